@@ -1,0 +1,32 @@
+//! The nouns of Sealift and the states they pass through.
+//!
+//! Everything here is plain data with serde forms: the same JSON is stored, sent and printed. Objects that are
+//! stored keep unknown keys (`extra`), so that an older program that rewrites them loses nothing a newer one added.
+//!
+//! This crate does no IO and reads no clock: times are handed in as [`Timestamp`]s. It imports none of our crates.
+
+mod app;
+mod assignment;
+pub mod diagnostic;
+mod event;
+mod machine;
+mod name;
+mod package;
+mod run;
+mod time;
+mod unit;
+
+pub use app::{App, AppPhase, Release, ReleaseNumber};
+pub use assignment::{Assignment, RunAssignment, UnitAssignment};
+pub use event::{EventKind, RunEvent, Stream};
+pub use machine::{Machine, Presence};
+pub use name::{
+    BranchName, CommitId, Digest, InvalidName, MachineId, ProjectName, RunId, SessionId, UnitKind, UnitName,
+};
+pub use package::{Package, PackageName};
+pub use run::{Attempt, AttemptEnd, Run, RunState, StepOutcome, StepResult};
+pub use time::Timestamp;
+pub use unit::{ActiveState, DesiredState, Placement, Requirements, Unit, UnitStatus};
+
+/// Keys that this version does not know, kept as they came.
+pub type Extra = serde_json::Map<String, serde_json::Value>;

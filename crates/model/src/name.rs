@@ -1,0 +1,365 @@
+//! Names and identities as types of their own: a value of such a type has been checked.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a name of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a {kind}: {wanted}")]
+pub struct InvalidName {
+    kind: &'static str,
+    text: String,
+    wanted: &'static str,
+}
+
+macro_rules! text_name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $wanted:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as it is written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                let check: fn(&str) -> bool = $check;
+                if check(&text) {
+                    Ok(Self(text))
+                } else {
+                    Err(InvalidName { kind: $kind, text, wanted: $wanted })
+                }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::try_from(text.to_owned())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_name!(
+    /// A project, and the app that is deployed from it: `hello`, `billing-api`. Safe as one path segment.
+    ProjectName,
+    "project name",
+    "1 to 63 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit",
+    |text| {
+        (1..=63).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
+    }
+);
+
+text_name!(
+    /// A git branch, by the rules of `git check-ref-format` that matter to keys and paths. May hold `/`.
+    BranchName,
+    "branch name",
+    "what `git check-ref-format --branch` accepts, at most 200 bytes",
+    |text| {
+        (1..=200).contains(&text.len())
+            && !text.starts_with(['/', '-'])
+            && !text.ends_with(['/', '.'])
+            && !text.contains("..")
+            && !text.contains("//")
+            && !text.contains("@{")
+            && !text.bytes().any(|b| b <= b' ' || b == 0x7f || b"~^:?*[\\".contains(&b))
+            && text.split('/').all(|part| !part.starts_with('.') && !part.ends_with(".lock"))
+    }
+);
+
+impl BranchName {
+    /// The branch as one key or path segment: `%` and `/` are percent-encoded.
+    #[must_use]
+    pub fn segment(&self) -> String {
+        self.0.replace('%', "%25").replace('/', "%2F")
+    }
+}
+
+text_name!(
+    /// A git commit: 40 (SHA-1) or 64 (SHA-256) lower-case hex digits.
+    CommitId,
+    "commit id",
+    "40 or 64 hex digits, in full",
+    |text| matches!(text.len(), 40 | 64) && is_lower_hex(text)
+);
+
+impl CommitId {
+    /// The first 8 digits, for people.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        self.0.get(..8).unwrap_or(&self.0)
+    }
+}
+
+text_name!(
+    /// A machine, by 32 lower-case hex digits as in `/etc/machine-id`.
+    MachineId,
+    "machine id",
+    "32 hex digits",
+    |text| text.len() == 32 && is_lower_hex(text)
+);
+
+impl MachineId {
+    /// The first 8 digits, for people.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        self.0.get(..8).unwrap_or(&self.0)
+    }
+}
+
+text_name!(
+    /// One life of an agent process. A new process is a new session, so work of an older session is known to be lost.
+    SessionId,
+    "session id",
+    "32 hex digits",
+    |text| text.len() == 32 && is_lower_hex(text)
+);
+
+text_name!(
+    /// BLAKE3 of some bytes, 64 lower-case hex digits. Bytes are stored and asked for by it.
+    Digest,
+    "digest",
+    "64 hex digits of a BLAKE3 hash",
+    |text| text.len() == 64 && is_lower_hex(text)
+);
+
+text_name!(
+    /// A systemd unit file's name with its suffix: `web.service`, `web@1.service`.
+    /// 1 to 255 of `0-9A-Za-z:-_.\@`, as systemd.unit(5) says.
+    UnitName,
+    "unit name",
+    "letters, digits and ':-_.\\@' with a unit suffix such as .service, .socket or .timer",
+    |text| {
+        text.len() <= 255
+            && UnitKind::of(text).is_some_and(|kind| {
+                let stem = &text[..text.len() - kind.suffix().len() - 1];
+                !stem.is_empty() && !stem.starts_with('@')
+            })
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b))
+    }
+);
+
+impl UnitName {
+    /// The kind, from the suffix.
+    #[must_use]
+    pub fn kind(&self) -> UnitKind {
+        UnitKind::of(&self.0).unwrap_or(UnitKind::Service)
+    }
+
+    /// The name without its suffix.
+    #[must_use]
+    pub fn stem(&self) -> &str {
+        self.0.rsplit_once('.').map_or(&*self.0, |(stem, _)| stem)
+    }
+
+    /// A template (`web@.service`) can be stored but not run.
+    #[must_use]
+    pub fn is_template(&self) -> bool {
+        self.stem().ends_with('@')
+    }
+}
+
+/// The kinds of unit files that a user writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UnitKind {
+    Service,
+    Socket,
+    Device,
+    Mount,
+    Automount,
+    Swap,
+    Target,
+    Path,
+    Timer,
+    Slice,
+}
+
+impl UnitKind {
+    const ALL: [UnitKind; 10] = [
+        UnitKind::Service,
+        UnitKind::Socket,
+        UnitKind::Device,
+        UnitKind::Mount,
+        UnitKind::Automount,
+        UnitKind::Swap,
+        UnitKind::Target,
+        UnitKind::Path,
+        UnitKind::Timer,
+        UnitKind::Slice,
+    ];
+
+    /// The file name suffix without its dot.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            UnitKind::Service => "service",
+            UnitKind::Socket => "socket",
+            UnitKind::Device => "device",
+            UnitKind::Mount => "mount",
+            UnitKind::Automount => "automount",
+            UnitKind::Swap => "swap",
+            UnitKind::Target => "target",
+            UnitKind::Path => "path",
+            UnitKind::Timer => "timer",
+            UnitKind::Slice => "slice",
+        }
+    }
+
+    fn of(name: &str) -> Option<UnitKind> {
+        let (_, suffix) = name.rsplit_once('.')?;
+        Self::ALL.into_iter().find(|kind| kind.suffix() == suffix)
+    }
+}
+
+/// A run: the project and its number there, counted from 1. Written `hello-12`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunId {
+    pub project: ProjectName,
+    pub number: u64,
+}
+
+impl FromStr for RunId {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let wanted = "a project name, '-' and a number from 1, such as hello-12";
+        let invalid = || InvalidName { kind: "run id", text: text.to_owned(), wanted };
+        let (project, number) = text.rsplit_once('-').ok_or_else(invalid)?;
+        let plain = number.bytes().all(|b| b.is_ascii_digit()) && !number.starts_with('0');
+        match (project.parse(), number.parse()) {
+            (Ok(project), Ok(number)) if plain => Ok(RunId { project, number }),
+            _ => Err(invalid()),
+        }
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<RunId> for String {
+    fn from(id: RunId) -> String {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.project, self.number)
+    }
+}
+
+fn is_lower_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn accepts_and_refuses_by_table() {
+        for (text, good) in [
+            ("hello", true),
+            ("a.b-c_1", true),
+            ("", false),
+            ("-a", false),
+            ("Ab", false),
+            ("a/b", false),
+            ("..", false),
+        ] {
+            assert_eq!(text.parse::<ProjectName>().is_ok(), good, "project {text:?}");
+        }
+        for (text, good) in [
+            ("main", true),
+            ("feature/x", true),
+            ("", false),
+            ("a..b", false),
+            ("/a", false),
+            ("a/", false),
+            ("a b", false),
+            ("a/.b", false),
+            ("x.lock", false),
+            ("-x", false),
+            ("a\u{7}b", false),
+            ("a:b", false),
+        ] {
+            assert_eq!(text.parse::<BranchName>().is_ok(), good, "branch {text:?}");
+        }
+        for (text, good) in [
+            ("web.service", true),
+            ("web@1.service", true),
+            ("web@.service", true),
+            ("a.b.timer", true),
+            (".service", false),
+            ("@.service", false),
+            ("web", false),
+            ("web.exe", false),
+            ("a/b.service", false),
+            ("a b.service", false),
+        ] {
+            assert_eq!(text.parse::<UnitName>().is_ok(), good, "unit {text:?}");
+        }
+        for (text, good) in [
+            ("hello-1", true),
+            ("a-b-12", true),
+            ("hello-0", false),
+            ("hello-01", false),
+            ("hello", false),
+            ("-1", false),
+            ("hello-+1", false),
+        ] {
+            assert_eq!(text.parse::<RunId>().is_ok(), good, "run {text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_branch_segment_is_one_segment_and_injective(a in "[a-z%/]{1,12}", b in "[a-z%/]{1,12}") {
+            if let (Ok(a), Ok(b)) = (a.parse::<BranchName>(), b.parse::<BranchName>()) {
+                prop_assert!(!a.segment().contains('/'));
+                prop_assert_eq!(a == b, a.segment() == b.segment());
+            }
+        }
+
+        #[test]
+        fn names_survive_json(number in 1u64.., project in "[a-z][a-z0-9-]{0,20}") {
+            let id = RunId { project: project.parse().unwrap(), number };
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(serde_json::from_str::<RunId>(&json).unwrap(), id);
+        }
+    }
+}
