@@ -149,6 +149,30 @@ text_name!(
     |text| text.len() == 64 && is_lower_hex(text)
 );
 
+impl MachineId {
+    /// The id with these 128 bits.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(hex(&bytes))
+    }
+}
+
+impl SessionId {
+    /// The id with these 128 bits.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(hex(&bytes))
+    }
+}
+
+impl Digest {
+    /// The digest with these 256 bits.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(hex(&bytes))
+    }
+}
+
 text_name!(
     /// A systemd unit file's name with its suffix: `web.service`, `web@1.service`.
     /// 1 to 255 of `0-9A-Za-z:-_.\@`, as systemd.unit(5) says.
@@ -278,6 +302,10 @@ impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.project, self.number)
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn is_lower_hex(text: &str) -> bool {
