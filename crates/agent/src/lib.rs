@@ -1,1 +1,3 @@
-//! (to be written)
+//! The agent: makes one machine match its assignments.
+
+pub mod systemd;

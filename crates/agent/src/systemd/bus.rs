@@ -1,0 +1,349 @@
+//! systemd's D-Bus interface, org.freedesktop.systemd1(5).
+//!
+//! Jobs are waited for by their `JobRemoved` signal, and changes of units are told by signals: nothing here polls.
+//! The way is over the bus and not over systemd's private socket, because systemd signs its messages there with a
+//! well-known name, which zbus refuses as malformed. A bus that goes away is told as [`Change::Gone`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use sealift_model::{ActiveState, Timestamp, UnitKind, UnitName};
+use serde::de::DeserializeOwned;
+use tokio::sync::broadcast;
+use zbus::zvariant::{DynamicType, Type};
+use zbus::{Connection, MessageStream, OwnedObjectPath, OwnedVariant};
+
+const NAME: &str = "org.freedesktop.systemd1";
+const ROOT: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+
+/// A single call is answered by systemd at once unless it hangs; jobs have their own limit.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than systemd's own default limits for start and stop (90 s each) together, so that systemd decides first.
+const JOB_TIMEOUT: Duration = Duration::from_secs(200);
+/// Signals that may wait for a slow reader before it has to look at the state itself.
+const SIGNALS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4096).unwrap();
+
+/// Why systemd could not be asked or said no.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot connect to systemd at {}", socket.display())]
+    Connect { socket: PathBuf, source: zbus::Error },
+    #[error("systemd refused {method}")]
+    Call { method: &'static str, source: zbus::Error },
+    #[error("systemd did not answer {method} in time")]
+    Timeout { method: &'static str },
+    #[error("systemd hung up")]
+    Gone,
+}
+
+impl Error {
+    /// Whether systemd says that it knows no such unit.
+    #[must_use]
+    pub fn is_unknown_unit(&self) -> bool {
+        matches!(self, Error::Call { source: zbus::Error::MethodError(name, _, _), .. }
+            if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
+    }
+}
+
+/// How a job of systemd ended; `done` is the good end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobResult(pub String);
+
+impl JobResult {
+    /// Whether the job did what it was for.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0 == "done"
+    }
+}
+
+/// What systemd says of a unit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnitState {
+    pub load: String,
+    pub active: ActiveState,
+    pub sub: String,
+    /// Services only.
+    pub result: Option<String>,
+    /// Services with a main process only.
+    pub main_pid: Option<u32>,
+    /// When ActiveState last changed.
+    pub since: Timestamp,
+}
+
+/// What systemd told us unasked.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Something about this unit changed. The name is systemd's object path; compare with [`unit_path`].
+    Unit(String),
+    Job {
+        path: String,
+        result: JobResult,
+    },
+    /// systemd hung up; nothing more will come.
+    Gone,
+}
+
+/// A connection to one manager. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Systemd {
+    connection: Connection,
+    changes: broadcast::Sender<Change>,
+}
+
+impl Systemd {
+    /// Connects to the manager that is on the bus with this socket.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub async fn connect(socket: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Connect { socket: socket.to_owned(), source };
+        let stream = tokio::net::UnixStream::connect(socket)
+            .await
+            .and_then(tokio::net::UnixStream::into_std)
+            .map_err(|error| failed(zbus::Error::from(error)))?;
+        let connection = zbus::connection::Builder::unix_stream(stream)
+            .method_timeout(CALL_TIMEOUT)
+            .build()
+            .await
+            .map_err(failed)?;
+        let rule = zbus::MatchRule::builder()
+            .msg_type(zbus::message::Type::Signal)
+            .sender(NAME)
+            .path_namespace(ROOT)
+            .build()
+            .map_err(failed)?;
+        let stream = MessageStream::for_match_rule(rule, &connection, Some(SIGNALS)).await.map_err(failed)?;
+        let (changes, _) = broadcast::channel(SIGNALS.get());
+        tokio::spawn(forward(stream, changes.clone()));
+        let systemd = Self { connection, changes };
+        // Without a subscriber systemd sends no signals; this also proves that it is on the bus.
+        systemd.call::<_, ()>(ROOT, MANAGER, "Subscribe", &()).await?;
+        Ok(systemd)
+    }
+
+    /// What systemd tells from now on. A reader that lags is told so and must look at the units themselves.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
+    }
+
+    /// Makes systemd read unit files again.
+    ///
+    /// # Errors
+    /// When systemd says no.
+    pub async fn reload(&self) -> Result<(), Error> {
+        self.call(ROOT, MANAGER, "Reload", &()).await
+    }
+
+    /// Starts a unit and waits for the job's end.
+    ///
+    /// # Errors
+    /// When systemd refuses the job; a job that fails is an `Ok` whose result is not done.
+    pub async fn start(&self, unit: &UnitName) -> Result<JobResult, Error> {
+        self.job("StartUnit", unit).await
+    }
+
+    /// Stops a unit and waits for the job's end.
+    ///
+    /// # Errors
+    /// As [`Systemd::start`].
+    pub async fn stop(&self, unit: &UnitName) -> Result<JobResult, Error> {
+        self.job("StopUnit", unit).await
+    }
+
+    /// Restarts a unit and waits for the job's end.
+    ///
+    /// # Errors
+    /// As [`Systemd::start`].
+    pub async fn restart(&self, unit: &UnitName) -> Result<JobResult, Error> {
+        self.job("RestartUnit", unit).await
+    }
+
+    /// Forgets that a unit failed. A unit that systemd has already forgotten is fine.
+    ///
+    /// # Errors
+    /// When systemd says no.
+    pub async fn reset_failed(&self, unit: &UnitName) -> Result<(), Error> {
+        match self.call(ROOT, MANAGER, "ResetFailedUnit", &(unit.as_str(),)).await {
+            Err(error) if error.is_unknown_unit() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// What systemd says of the unit now; a unit it does not know has the load state `not-found`.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked.
+    pub async fn state(&self, unit: &UnitName) -> Result<UnitState, Error> {
+        type Listed =
+            (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+        let listed: Vec<Listed> =
+            self.call(ROOT, MANAGER, "ListUnitsByNames", &(vec![unit.as_str()],)).await?;
+        let Some((_, _, load, active, sub, ..)) = listed.into_iter().next() else {
+            return Ok(UnitState {
+                load: "not-found".into(),
+                active: ActiveState::Inactive,
+                sub: "dead".into(),
+                result: None,
+                main_pid: None,
+                since: Timestamp(0),
+            });
+        };
+        let path = unit_path(unit);
+        let since: Option<u64> =
+            self.property(&path, "org.freedesktop.systemd1.Unit", "StateChangeTimestamp").await?;
+        let (mut result, mut main_pid) = (None, None);
+        if unit.kind() == UnitKind::Service {
+            let service = "org.freedesktop.systemd1.Service";
+            result = self.property::<String>(&path, service, "Result").await?;
+            main_pid = self.property::<u32>(&path, service, "MainPID").await?.filter(|pid| *pid != 0);
+        }
+        Ok(UnitState {
+            load,
+            active: active_state(&active),
+            sub,
+            result,
+            main_pid,
+            since: Timestamp(since.unwrap_or(0) / 1000),
+        })
+    }
+
+    /// Asks the manager to stop all units and exit. For private managers only.
+    ///
+    /// # Errors
+    /// When systemd says no.
+    pub async fn exit(&self) -> Result<(), Error> {
+        self.call(ROOT, MANAGER, "Exit", &()).await
+    }
+
+    async fn job(&self, method: &'static str, unit: &UnitName) -> Result<JobResult, Error> {
+        // Listening begins before the call, so that a job that ends at once is not missed.
+        let mut changes = self.changes();
+        let job: OwnedObjectPath = self.call(ROOT, MANAGER, method, &(unit.as_str(), "replace")).await?;
+        let wait = async {
+            loop {
+                match changes.recv().await {
+                    Ok(Change::Job { path, result }) if path == job.as_str() => return Ok(result),
+                    Ok(Change::Gone) | Err(broadcast::error::RecvError::Closed) => return Err(Error::Gone),
+                    Ok(_) => {}
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        // The signal may be among those we lost: a job that is over has no object any more.
+                        let state: Option<String> =
+                            self.property(job.as_str(), "org.freedesktop.systemd1.Job", "State").await?;
+                        if state.is_none() {
+                            let failed = self.state(unit).await?.active == ActiveState::Failed;
+                            return Ok(JobResult(if failed { "failed" } else { "done" }.into()));
+                        }
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(JOB_TIMEOUT, wait).await.map_err(|_| Error::Timeout { method })?
+    }
+
+    /// A property, or none when the object is not there (any more).
+    async fn property<T>(&self, path: &str, interface: &str, name: &str) -> Result<Option<T>, Error>
+    where
+        T: TryFrom<OwnedVariant>,
+    {
+        match self.call::<_, OwnedVariant>(path, PROPERTIES, "Get", &(interface, name)).await {
+            Ok(value) => Ok(T::try_from(value).ok()),
+            Err(Error::Call { source: zbus::Error::MethodError(..), .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn call<B, R>(
+        &self,
+        path: &str,
+        interface: &str,
+        method: &'static str,
+        body: &B,
+    ) -> Result<R, Error>
+    where
+        B: serde::Serialize + DynamicType,
+        R: DeserializeOwned + Type,
+    {
+        let failed = |source| match source {
+            zbus::Error::InputOutput(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                Error::Timeout { method }
+            }
+            source => Error::Call { method, source },
+        };
+        let reply = self
+            .connection
+            .call_method(Some(NAME), path, Some(interface), method, body)
+            .await
+            .map_err(failed)?;
+        reply.body().deserialize().map_err(failed)
+    }
+}
+
+async fn forward(mut stream: MessageStream, changes: broadcast::Sender<Change>) {
+    while let Some(Ok(message)) = stream.next().await {
+        if message.message_type() != zbus::message::Type::Signal {
+            continue;
+        }
+        let header = message.header();
+        let change = match header.member().map(zbus::names::MemberName::as_str) {
+            Some("JobRemoved") => {
+                message.body().deserialize::<(u32, OwnedObjectPath, String, String)>().ok().map(
+                    |(_, path, _, result)| Change::Job { path: path.to_string(), result: JobResult(result) },
+                )
+            }
+            Some("PropertiesChanged") => header.path().map(|path| Change::Unit(path.to_string())),
+            _ => None,
+        };
+        if let Some(change) = change {
+            // Without a reader there is nobody to tell.
+            changes.send(change).ok();
+        }
+    }
+    changes.send(Change::Gone).ok();
+}
+
+/// The object path of a unit: what is not a letter or digit becomes `_` and two hex digits (sd_bus_path_encode(3)).
+#[must_use]
+pub fn unit_path(unit: &UnitName) -> String {
+    let mut path = format!("{ROOT}/unit/");
+    for (index, byte) in unit.as_str().bytes().enumerate() {
+        if byte.is_ascii_alphabetic() || (byte.is_ascii_digit() && index > 0) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    path
+}
+
+fn active_state(text: &str) -> ActiveState {
+    match text {
+        "active" => ActiveState::Active,
+        "reloading" => ActiveState::Reloading,
+        "inactive" => ActiveState::Inactive,
+        "failed" => ActiveState::Failed,
+        "activating" => ActiveState::Activating,
+        "deactivating" => ActiveState::Deactivating,
+        _ => ActiveState::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unit_path;
+
+    #[test]
+    fn escapes_as_systemd_does() {
+        for (name, path) in [
+            ("hello.service", "/org/freedesktop/systemd1/unit/hello_2eservice"),
+            ("web@1.service", "/org/freedesktop/systemd1/unit/web_401_2eservice"),
+            ("1a-b.timer", "/org/freedesktop/systemd1/unit/_31a_2db_2etimer"),
+        ] {
+            assert_eq!(unit_path(&name.parse().unwrap()), path);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Which manager to talk to: the machine's own, the user's own, or a private one that we start.
+//!
+//! A private manager is a real `systemd --user` in a mount namespace of its own (so that it takes the machine for one
+//! that systemd has booted) with its own runtime folder, home and control group. It is not our child in any sense that
+//! matters: it and its units go on when we are killed, and the next start finds it again by its socket.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::bus::{self, Systemd};
+
+/// How long a private manager may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(20);
+/// `sun_path` holds 108 bytes with the closing NUL, unix(7).
+const SOCKET_PATH_LIMIT: usize = 107;
+
+/// Which of a machine's managers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    System,
+    User,
+    Private,
+}
+
+impl Scope {
+    /// As it is written in a machine's record.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scope::System => "system",
+            Scope::User => "user",
+            Scope::Private => "private",
+        }
+    }
+}
+
+/// A manager: how to reach it and where it reads unit files that last until the next boot.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    pub scope: Scope,
+    /// The bus that the manager is on.
+    pub socket: PathBuf,
+    /// Unit files are put here. Lost at a reboot, when the agent puts them again.
+    pub unit_dir: PathBuf,
+}
+
+/// What there is on this machine, looked at by the caller.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    pub is_root: bool,
+    pub uid: u32,
+    /// `$XDG_RUNTIME_DIR`.
+    pub runtime_dir: Option<PathBuf>,
+    /// Where a private manager keeps its folders.
+    pub private_dir: PathBuf,
+    /// Use a private manager whatever there is.
+    pub force_private: bool,
+}
+
+/// Why there is no manager to talk to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("systemd is not installed: no {}; on Debian: apt-get install systemd", looked_at.display())]
+    NotInstalled { looked_at: PathBuf },
+    #[error(
+        "no systemd user manager answers at {}; log in as this user through a login manager or ssh, \
+         or keep one running with: loginctl enable-linger (on Debian it needs the package dbus-user-session)", socket.display()
+    )]
+    NoUserManager { socket: PathBuf, source: bus::Error },
+    #[error("the path {} is longer than the {SOCKET_PATH_LIMIT} bytes a socket may have; use a shorter --state-dir", path.display())]
+    PathTooLong { path: PathBuf },
+    #[error("cannot {action} {}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot start a private systemd: {said}")]
+    Launch { said: String },
+    #[error("a private systemd was started but did not answer within {} s (on Debian it needs the packages dbus and dbus-user-session): {said}", START_TIMEOUT.as_secs())]
+    Silent { said: String, source: bus::Error },
+    #[error("cannot reach the machine's systemd")]
+    System(#[source] bus::Error),
+}
+
+/// Finds the manager for these surroundings, starts a private one if need be, and connects.
+///
+/// # Errors
+/// When there is none; the message says what to do.
+pub async fn connect(around: &Surroundings) -> Result<(Manager, Systemd), Error> {
+    let booted = std::fs::symlink_metadata("/run/systemd/system").is_ok_and(|found| found.is_dir());
+    if booted && !around.force_private {
+        if around.is_root {
+            let manager = Manager {
+                scope: Scope::System,
+                socket: "/run/dbus/system_bus_socket".into(),
+                unit_dir: "/run/systemd/system".into(),
+            };
+            let systemd = Systemd::connect(&manager.socket).await.map_err(Error::System)?;
+            return Ok((manager, systemd));
+        }
+        let runtime =
+            around.runtime_dir.clone().unwrap_or_else(|| format!("/run/user/{}", around.uid).into());
+        let manager = Manager {
+            scope: Scope::User,
+            socket: runtime.join("bus"),
+            unit_dir: runtime.join("systemd/user"),
+        };
+        let systemd = Systemd::connect(&manager.socket)
+            .await
+            .map_err(|source| Error::NoUserManager { socket: manager.socket.clone(), source })?;
+        return Ok((manager, systemd));
+    }
+    let manager = private(&around.private_dir)?;
+    if let Ok(systemd) = Systemd::connect(&manager.socket).await {
+        return Ok((manager, systemd));
+    }
+    let systemd = launch(&around.private_dir, &manager.socket, around.is_root).await?;
+    Ok((manager, systemd))
+}
+
+/// The private manager of this folder, whether it runs or not.
+///
+/// # Errors
+/// When the folder's path is too long for a socket.
+pub fn private(dir: &Path) -> Result<Manager, Error> {
+    let runtime = dir.join("run");
+    let socket = runtime.join("bus");
+    if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
+        return Err(Error::PathTooLong { path: socket });
+    }
+    Ok(Manager { scope: Scope::Private, socket, unit_dir: runtime.join("systemd/user") })
+}
+
+/// Moves into a control group of its own (two managers in one group would kill each other's units), hides the real
+/// /run/systemd, and becomes the manager. `$1` is the group's name, `$2` the systemd binary.
+const BECOME_MANAGER: &str = r#"
+for root in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
+    if [ -w "$root/cgroup.procs" ]; then
+        mkdir -p "$root/$1" && echo $$ >"$root/$1/cgroup.procs" || :
+    fi
+done 2>/dev/null
+if [ -w /run ]; then
+    mkdir -p /run/systemd && mount -t tmpfs -o mode=755 tmpfs /run/systemd
+else
+    mount -t tmpfs -o mode=755 tmpfs /run
+fi || exit 1
+mkdir -p /run/systemd/system && exec "$2" --user --log-target=console
+"#;
+
+async fn launch(dir: &Path, socket: &Path, is_root: bool) -> Result<Systemd, Error> {
+    let binary = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"]
+        .map(Path::new)
+        .into_iter()
+        .find(|path| path.is_file())
+        .ok_or_else(|| Error::NotInstalled { looked_at: "/usr/lib/systemd/systemd".into() })?;
+    let (home, runtime) = (dir.join("home"), dir.join("run"));
+    for folder in [dir, &home, &runtime] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .and_then(|()| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)))
+            .map_err(|source| Error::Io { action: "make", path: folder.to_owned(), source })?;
+    }
+    let log = dir.join("manager.log");
+    let log_file = std::fs::File::create(&log).map_err(|source| Error::Io {
+        action: "write",
+        path: log.clone(),
+        source,
+    })?;
+    let name = format!("sealift-{}", &blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex()[..12]);
+    let mut command = tokio::process::Command::new("setsid");
+    command.arg("unshare");
+    if !is_root {
+        command.args(["--user", "--map-current-user"]);
+    }
+    command
+        .args(["--mount", "--", "/bin/sh", "-c", BECOME_MANAGER, "sh", &name])
+        .arg(binary)
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", &home)
+        .env("XDG_RUNTIME_DIR", &runtime)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log_file.try_clone().map_err(|source| Error::Io {
+            action: "write",
+            path: log.clone(),
+            source,
+        })?)
+        .stderr(log_file);
+    let mut child = command.spawn().map_err(|error| Error::Launch { said: format!("setsid: {error}") })?;
+    let said = || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.lines().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("; ")
+    };
+    let deadline = tokio::time::Instant::now() + START_TIMEOUT;
+    loop {
+        match Systemd::connect(socket).await {
+            Ok(systemd) => {
+                // Reaped when it ends, so that a manager that exits while we live leaves no zombie.
+                tokio::spawn(async move { child.wait().await });
+                return Ok(systemd);
+            }
+            Err(source) if tokio::time::Instant::now() >= deadline => {
+                return Err(Error::Silent { said: said(), source });
+            }
+            Err(_) => {}
+        }
+        if let Ok(Some(status)) = child.try_wait() {
+            return Err(Error::Launch { said: format!("it ended with {status}: {}", said()) });
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}

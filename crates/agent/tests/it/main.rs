@@ -1,0 +1,3 @@
+//! The agent against a real systemd: a private manager per test.
+
+mod systemd;
