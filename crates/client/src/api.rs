@@ -1,0 +1,221 @@
+//! The messages of the HTTP API, `/v1`. Requests and answers are JSON; watches and logs are streams of one JSON value
+//! a line. Lists are wrapped in an object so that they can gain fields.
+
+use std::collections::BTreeMap;
+
+use sealift_model::{
+    App, AppPhase, Assignment, BranchName, CommitId, Digest, Machine, Package, Placement, Presence,
+    ProjectName, Release, ReleaseNumber, RunEvent, RunId, SessionId, StepResult, Unit, UnitName, UnitStatus,
+};
+use serde::{Deserialize, Serialize};
+
+/// The pipeline that a push runs unless another is named.
+pub const DEFAULT_PIPELINE: &str = "build";
+
+/// A list answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct List<T> {
+    pub items: Vec<T>,
+}
+
+/// Every answer with a status of 400 and above.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: FailureText,
+}
+
+/// What went wrong, for programs (`code`) and for people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FailureText {
+    /// Stable and in kebab case: `not-found`, `conflict`, `invalid`, `storage-full`, `fenced`, ...
+    pub code: String,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+/// `GET /v1/status`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    /// The store's revision that this answer shows at least.
+    pub revision: u64,
+    pub machines_present: usize,
+    pub machines: usize,
+    pub runs_queued: usize,
+    pub runs_running: usize,
+    pub packages: usize,
+    pub apps: Vec<AppStatus>,
+    /// The public key that packages are signed with, as `minisign -P` takes it.
+    pub public_key: String,
+}
+
+/// `GET /v1/machines`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineStatus {
+    #[serde(flatten)]
+    pub machine: Machine,
+    /// None while the machine is away.
+    #[serde(default)]
+    pub presence: Option<Presence>,
+    pub units: usize,
+    pub runs: usize,
+}
+
+/// `GET /v1/units`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnitView {
+    #[serde(flatten)]
+    pub unit: Unit,
+    #[serde(default)]
+    pub placement: Option<Placement>,
+    /// What machines say of it, by machine id.
+    #[serde(default)]
+    pub statuses: BTreeMap<String, UnitStatus>,
+    /// Why it is nowhere, when it is nowhere.
+    #[serde(default)]
+    pub problem: Option<String>,
+}
+
+/// `GET /v1/apps`, `GET /v1/apps/{project}`, and each line of `GET /v1/apps/{project}/watch`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AppStatus {
+    #[serde(flatten)]
+    pub app: App,
+    pub phase: AppPhase,
+    /// The release that should run; none when its record is missing.
+    #[serde(default)]
+    pub release: Option<Release>,
+    /// A line for each unit of it: what it waits for or why it failed.
+    #[serde(default)]
+    pub units: Vec<AppUnit>,
+}
+
+/// One unit of an app's release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AppUnit {
+    pub unit: UnitName,
+    /// Host name of the machine it is on.
+    #[serde(default)]
+    pub machine: Option<String>,
+    /// Whether it runs the current release.
+    pub current: bool,
+    #[serde(default)]
+    pub status: Option<UnitStatus>,
+    #[serde(default)]
+    pub problem: Option<String>,
+}
+
+/// `POST /v1/apps/{project}/rollback`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Rollback {
+    /// The release to go back to; the newest one before the current when not given.
+    #[serde(default)]
+    pub to: Option<ReleaseNumber>,
+}
+
+/// `POST /v1/blobs`, whose body is the bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stored {
+    pub digest: Digest,
+    pub size: u64,
+}
+
+/// `POST /v1/runs`. Answered when the run is on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewRun {
+    pub project: ProjectName,
+    pub branch: BranchName,
+    pub commit: CommitId,
+    #[serde(default)]
+    pub subject: String,
+    /// A tar archive of the commit's tree that was stored before.
+    pub source: Digest,
+    pub pipeline: String,
+    /// Makes the request safe to send again: a run with the same key is not queued twice.
+    pub request: String,
+}
+
+/// A line of `GET /v1/runs/{id}/log`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    pub attempt: u32,
+    #[serde(flatten)]
+    pub event: RunEvent,
+}
+
+/// `POST /v1/machines/{id}/session`: an agent's new life begins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewSession {
+    pub machine: Machine,
+    pub session: SessionId,
+}
+
+/// Its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SessionBegun {
+    /// How long the machine counts as present after a keep-alive.
+    pub ttl_millis: u64,
+}
+
+/// `POST /v1/machines/{id}/keep-alive`. Answered by 410 when the session is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeepAlive {
+    pub session: SessionId,
+}
+
+/// A line of `GET /v1/machines/{id}/assignments`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum AssignmentEvent {
+    /// All assignments there are; the first line.
+    All { assignments: Vec<Assignment> },
+    /// A new or changed assignment.
+    Put { assignment: Assignment },
+    /// A unit that is no longer assigned.
+    DropUnit { unit: UnitName },
+    /// A run that is no longer assigned: over, aborted or handed to another.
+    DropRun { run: RunId, attempt: u32 },
+    /// Nothing happened for a while; the connection lives.
+    Idle,
+}
+
+/// `POST /v1/machines/{id}/statuses`: what changed since the last report of this session; the first holds all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Statuses {
+    pub session: SessionId,
+    pub statuses: Vec<UnitStatus>,
+    /// Units whose stop and removal this confirms.
+    #[serde(default)]
+    pub gone: Vec<UnitName>,
+    /// True for a session's first report: units that it does not name are not there.
+    #[serde(default)]
+    pub all: bool,
+}
+
+/// `POST /v1/runs/{id}/attempts/{n}/events`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Events {
+    pub session: SessionId,
+    pub events: Vec<RunEvent>,
+}
+
+/// `POST /v1/runs/{id}/attempts/{n}/finish`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finish {
+    pub session: SessionId,
+    pub passed: bool,
+    #[serde(default)]
+    pub message: Option<String>,
+    #[serde(default)]
+    pub steps: Vec<StepResult>,
+    /// What it made, stored before: an archive as the package crate packs it.
+    #[serde(default)]
+    pub artifact: Option<Digest>,
+    /// The commit's unit files, which are in the artifact too.
+    #[serde(default)]
+    pub units: BTreeMap<UnitName, String>,
+}
+
+/// What `GET /v1/packages` lists.
+pub type Packages = List<Package>;
