@@ -1,0 +1,157 @@
+//! One entry of a list of steps, in its three forms: `- name`, `- name: {..}` and `- name:` with its properties
+//! beside it.
+
+use sealift_model::diagnostic::{Diagnostic, Severity};
+
+use super::read::{diagnostic, scalar};
+use crate::yaml::{Node, Place};
+
+/// A step as the file gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StepConfig {
+    /// As written: `name`, `owner/name`, `owner/name@version`.
+    pub id: String,
+    pub owner: String,
+    pub name: String,
+    /// `*` where none is written; none for `script`.
+    pub version: Option<String>,
+    /// Where its content comes from, written in quotes behind the id.
+    pub url: Option<String>,
+    /// The property `name`.
+    pub display: Option<String>,
+    pub cwd: Option<String>,
+    pub checkpoint: Option<String>,
+    /// All other properties, in order.
+    pub properties: Vec<(String, String)>,
+    pub line: usize,
+}
+
+impl StepConfig {
+    /// What people see: the name given to it, else its id.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        self.display.as_deref().filter(|display| !display.is_empty()).unwrap_or(&self.id)
+    }
+
+    #[must_use]
+    pub fn property(&self, key: &str) -> Option<&str> {
+        self.properties.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
+    fn named(written: &str, line: usize) -> StepConfig {
+        let (id, url) = match written.split_once('"') {
+            Some((id, rest)) => (id.trim(), Some(rest.trim_end().trim_end_matches('"').to_owned())),
+            None => (written.trim(), None),
+        };
+        let (path, version) = match id.rsplit_once('@') {
+            Some((path, version)) => (path, Some(version.to_owned())),
+            None => (id, None),
+        };
+        let (owner, name) = path.split_once('/').unwrap_or(("wercker", path));
+        let script = owner == "wercker" && name == "script";
+        StepConfig {
+            id: id.to_owned(),
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+            version: if script { version } else { version.or_else(|| Some("*".to_owned())) },
+            url,
+            line,
+            ..StepConfig::default()
+        }
+    }
+}
+
+/// Reads one entry; what is wrong with it goes to `found`, and an entry that cannot be used is none.
+pub(super) fn read_step(node: &Node, found: &mut Vec<Diagnostic>) -> Option<StepConfig> {
+    let Some(pairs) = node.mapping() else {
+        let Some(id) = scalar(node) else {
+            found.push(fatal(node.at, "a step is empty".to_owned()));
+            return None;
+        };
+        return Some(StepConfig::named(&id, node.at.line));
+    };
+    let Some((key, value)) = pairs.first() else {
+        found.push(fatal(node.at, "a step is empty".to_owned()));
+        return None;
+    };
+    let mut step = StepConfig::named(&scalar(key).unwrap_or_default(), key.at.line);
+    let properties = if let Some(nested) = value.mapping() {
+        for (key, _) in &pairs[1..] {
+            let text = format!("`{}` is dropped: step {} already has its properties", name_of(key), step.id);
+            found.push(diagnostic(
+                Severity::Warning,
+                key.at,
+                text,
+                Some("indent it below the step".to_owned()),
+            ));
+        }
+        nested
+    } else if pairs.len() > 1 {
+        if !value.is_null() {
+            let text = format!("the value of `{}` is dropped: its properties follow", name_of(key));
+            found.push(diagnostic(Severity::Warning, value.at, text, None));
+        }
+        &pairs[1..]
+    } else {
+        let mut refusal = fatal(key.at, format!("step {} is empty", step.id));
+        refusal.help = Some(if step.name == "script" {
+            "write the commands below it as `code: |`".to_owned()
+        } else {
+            "without properties, leave out the colon".to_owned()
+        });
+        found.push(refusal);
+        return None;
+    };
+    for (key, value) in properties {
+        read_property(&mut step, key, value, found);
+    }
+    check_required(&step, found);
+    Some(step)
+}
+
+fn read_property(step: &mut StepConfig, key: &Node, value: &Node, found: &mut Vec<Diagnostic>) {
+    let name = name_of(key);
+    let text = scalar(value);
+    if text.is_none() && !value.is_null() {
+        let message =
+            format!("property `{name}` of step {} is neither text nor number: it becomes empty", step.id);
+        found.push(diagnostic(Severity::Warning, value.at, message, None));
+    }
+    let text = text.unwrap_or_default();
+    match name.as_str() {
+        "name" => step.display = Some(text),
+        "cwd" => step.cwd = Some(text),
+        "checkpoint" => step.checkpoint = Some(text),
+        // Among duplicate keys the last wins.
+        _ => match step.properties.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = text,
+            None => step.properties.push((name, text)),
+        },
+    }
+}
+
+/// Properties without which the internal steps mean nothing.
+fn check_required(step: &StepConfig, found: &mut Vec<Diagnostic>) {
+    let required: &[&str] = match step.id.as_str() {
+        "internal/docker-run" => &["image", "name"],
+        "internal/docker-kill" => &["name"],
+        "internal/docker-build" => &["image-name"],
+        _ => &[],
+    };
+    for key in required {
+        // `name` is also the display name.
+        let given = step.property(key).is_some() || (*key == "name" && step.display.is_some());
+        if !given {
+            let at = Place { line: step.line, column: 1, length: 1 };
+            found.push(fatal(at, format!("step {} lacks the property `{key}`", step.id)));
+        }
+    }
+}
+
+fn fatal(at: Place, message: String) -> Diagnostic {
+    diagnostic(Severity::Error, at, message, None)
+}
+
+fn name_of(key: &Node) -> String {
+    scalar(key).unwrap_or_default()
+}
