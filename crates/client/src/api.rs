@@ -170,14 +170,15 @@ pub struct KeepAlive {
 pub enum AssignmentEvent {
     /// All assignments there are; the first line.
     All { assignments: Vec<Assignment> },
-    /// A new or changed assignment.
-    Put { assignment: Assignment },
-    /// A unit that is no longer assigned.
-    DropUnit { unit: UnitName },
-    /// A run that is no longer assigned: over, aborted or handed to another.
-    DropRun { run: RunId, attempt: u32 },
-    /// Nothing happened for a while; the connection lives.
-    Idle,
+    /// What one change of the state did to them, together.
+    Changed {
+        /// New and changed ones.
+        put: Vec<Assignment>,
+        /// Units that are no longer assigned.
+        drop_units: Vec<UnitName>,
+        /// Attempts that are no longer assigned: over, aborted or handed to another.
+        drop_runs: Vec<(RunId, u32)>,
+    },
 }
 
 /// `POST /v1/machines/{id}/statuses`: what changed since the last report of this session; the first holds all.

@@ -212,6 +212,16 @@ impl Systemd {
         })
     }
 
+    /// When the unit last began to start, if it ever did.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked.
+    pub async fn started_at(&self, unit: &UnitName) -> Result<Option<Timestamp>, Error> {
+        let micros: Option<u64> =
+            self.property(&unit_path(unit), "org.freedesktop.systemd1.Unit", "InactiveExitTimestamp").await?;
+        Ok(micros.filter(|micros| *micros > 0).map(|micros| Timestamp(micros / 1000)))
+    }
+
     /// Asks the manager to stop all units and exit. For private managers only.
     ///
     /// # Errors

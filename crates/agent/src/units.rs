@@ -1,0 +1,461 @@
+//! Holds the machine's units as they are assigned.
+//!
+//! Units are kept in groups, an app's units together and every other unit alone: within a group all files are written,
+//! then systemd reads them once, then units are started. Groups do not wait for each other, so one that fails or hangs
+//! holds up no other. What was carried out is written to a record a unit, so that a restart of the agent touches
+//! nothing that already runs as wished, and cleans up what is no longer wished.
+
+mod files;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sealift_model::{
+    ActiveState, DesiredState, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus,
+};
+use tokio::sync::watch;
+
+use crate::releases::{self, Releases};
+use crate::reports::Reports;
+use crate::systemd::bus::{self, Change, unit_path};
+use crate::systemd::{Manager, Systemd, UnitState};
+use record::{Phase, Record, Records};
+
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+
+/// Why a unit is not as it was assigned.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the release is not on this machine")]
+    Release(#[source] releases::Error),
+    #[error("the text of {0} is not the one in the signed package")]
+    Altered(UnitName),
+    #[error("{unit} is assigned without the package of its app {app}")]
+    NoPackage { unit: UnitName, app: ProjectName },
+    #[error("cannot {action} {}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("the record {} is not understood", path.display())]
+    BadRecord { path: PathBuf, source: serde_json::Error },
+    #[error(transparent)]
+    Systemd(#[from] bus::Error),
+    #[error("systemd ended the job as {result:?}")]
+    Job { result: String },
+}
+
+impl Error {
+    fn retryable(&self) -> bool {
+        match self {
+            Error::Release(error) => error.retryable(),
+            Error::Io { .. } => true,
+            Error::Systemd(error) => {
+                !matches!(error, bus::Error::Call { source: zbus::Error::MethodError(..), .. })
+            }
+            Error::Altered(_) | Error::NoPackage { .. } | Error::BadRecord { .. } | Error::Job { .. } => {
+                false
+            }
+        }
+    }
+
+    fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        text
+    }
+}
+
+/// An app's units, or one unit without an app.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum GroupKey {
+    App(ProjectName),
+    Unit(UnitName),
+}
+
+/// What a group is to be; none for units that are to go.
+type Wanted = BTreeMap<UnitName, Option<UnitAssignment>>;
+
+/// The keeper of the machine's units. Cheap to clone.
+#[derive(Clone)]
+pub struct Units {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Units {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Units").field("manager", &self.inner.manager).finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    manager: Manager,
+    systemd: Systemd,
+    releases: Releases,
+    reports: Reports,
+    records: Records,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    groups: Mutex<BTreeMap<GroupKey, watch::Sender<Wanted>>>,
+    /// Which group each unit that we hold is in.
+    held: Mutex<BTreeMap<UnitName, GroupKey>>,
+    written: AtomicU64,
+    reloaded: tokio::sync::Mutex<u64>,
+}
+
+impl Units {
+    /// Takes over what an earlier life of the agent left, without touching it, and reports how it is.
+    ///
+    /// # Errors
+    /// When records cannot be read or systemd not be asked.
+    pub async fn open(
+        manager: Manager,
+        systemd: Systemd,
+        state_dir: PathBuf,
+        releases: Releases,
+        reports: Reports,
+        clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    ) -> Result<Self, Error> {
+        let records = Records::open(state_dir)?;
+        std::fs::create_dir_all(&manager.unit_dir).map_err(|source| Error::Io {
+            action: "make",
+            path: manager.unit_dir.clone(),
+            source,
+        })?;
+        let inner = Inner {
+            manager,
+            systemd,
+            releases,
+            reports,
+            records,
+            clock,
+            groups: Mutex::default(),
+            held: Mutex::default(),
+            written: AtomicU64::new(0),
+            reloaded: tokio::sync::Mutex::new(0),
+        };
+        let units = Self { inner: Arc::new(inner) };
+        for (unit, record) in units.inner.records.all()? {
+            let key = record.app.clone().map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
+            units.inner.held().insert(unit.clone(), key);
+            if let Phase::Done = record.phase {
+                units.inner.report(&unit, &record, None).await?;
+            }
+        }
+        Ok(units)
+    }
+
+    /// Everything that is assigned; what is held and not among it goes.
+    pub fn set_all(&self, assignments: Vec<UnitAssignment>) {
+        let wanted: BTreeSet<_> = assignments.iter().map(|assignment| assignment.unit.name.clone()).collect();
+        let gone = self.inner.held().keys().filter(|unit| !wanted.contains(*unit)).cloned().collect();
+        self.change(assignments, gone);
+    }
+
+    /// What changed, together.
+    pub fn change(&self, put: Vec<UnitAssignment>, gone: Vec<UnitName>) {
+        let mut by_group: BTreeMap<GroupKey, Wanted> = BTreeMap::new();
+        {
+            let mut held = self.inner.held();
+            for assignment in put {
+                let unit = assignment.unit.name.clone();
+                let app = assignment.unit.app.as_ref().map(|(project, _)| project.clone());
+                let key = app.map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
+                held.insert(unit.clone(), key.clone());
+                by_group.entry(key).or_default().insert(unit, Some(assignment));
+            }
+            for unit in gone {
+                // What we never held is gone already.
+                if let Some(key) = held.get(&unit) {
+                    by_group.entry(key.clone()).or_default().insert(unit, None);
+                }
+            }
+        }
+        let mut groups = self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, changes) in by_group {
+            let sender = groups.entry(key.clone()).or_insert_with(|| {
+                let (sender, receiver) = watch::channel(Wanted::new());
+                tokio::spawn(keep_group(self.inner.clone(), key, receiver));
+                sender
+            });
+            sender.send_modify(|wanted| wanted.extend(changes));
+        }
+    }
+
+    /// Follows systemd's signals and reports what changes; ends when systemd hangs up.
+    pub async fn follow(&self) -> bus::Error {
+        let mut changes = self.inner.systemd.changes();
+        loop {
+            let concerned: Vec<_> = match changes.recv().await {
+                Ok(Change::Unit(path)) => {
+                    self.inner.held().keys().filter(|unit| unit_path(unit) == path).cloned().collect()
+                }
+                Ok(Change::Job { .. }) => continue,
+                Ok(Change::Gone) | Err(tokio::sync::broadcast::error::RecvError::Closed) => {
+                    return bus::Error::Gone;
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                    self.inner.held().keys().cloned().collect()
+                }
+            };
+            for unit in concerned {
+                if let Err(error) = self.inner.refresh(&unit).await {
+                    tracing::warn!(unit = %unit, error = error.chain(), "cannot tell a unit's state");
+                }
+            }
+        }
+    }
+}
+
+/// Makes a group as it is wanted, again whenever that changes, and again after a while when it could not.
+async fn keep_group(inner: Arc<Inner>, key: GroupKey, mut wanted: watch::Receiver<Wanted>) {
+    let mut pause = RETRY_FIRST;
+    loop {
+        let now = wanted.borrow_and_update().clone();
+        let settled = inner.carry_out(&key, &now).await;
+        if settled {
+            pause = RETRY_FIRST;
+            if wanted.changed().await.is_err() {
+                return;
+            }
+        } else {
+            tracing::info!(group = ?key, ?pause, "a group of units is tried again");
+            tokio::select! {
+                changed = wanted.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_LONGEST),
+            }
+        }
+    }
+}
+
+/// A unit whose files are written and that is still to be started.
+struct Prepared<'a> {
+    assignment: &'a UnitAssignment,
+    record: Record,
+    restart: bool,
+}
+
+impl Inner {
+    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<UnitName, GroupKey>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One pass over a group; true when nothing is left that another try could mend.
+    async fn carry_out(&self, key: &GroupKey, wanted: &Wanted) -> bool {
+        let mut settled = true;
+        let mut note = |unit: &UnitName, error: &Error| {
+            tracing::warn!(unit = %unit, error = error.chain(), "a unit is not as it was assigned");
+            settled &= !error.retryable();
+        };
+        let mut prepared = Vec::new();
+        for (unit, assignment) in wanted {
+            let outcome = match assignment {
+                Some(assignment) => self.prepare(assignment).await.map(|ready| prepared.extend(ready)),
+                None => self.remove(key, unit).await,
+            };
+            if let Err(error) = outcome {
+                note(unit, &error);
+                if let Some(assignment) = assignment {
+                    self.report_error(assignment, &error).await;
+                }
+            }
+        }
+        if prepared.is_empty() {
+            return settled;
+        }
+        if let Err(error) = self.reload().await {
+            note(&prepared[0].assignment.unit.name, &Error::Systemd(error));
+            return settled;
+        }
+        // Sockets, timers and their like first: systemd refuses to start a socket whose service is running.
+        prepared.sort_by_key(|unit| unit.assignment.unit.name.kind() == UnitKind::Service);
+        let services = prepared.partition_point(|unit| unit.assignment.unit.name.kind() != UnitKind::Service);
+        for stage in [&prepared[..services], &prepared[services..]] {
+            let starting = stage.iter().map(|unit| async move { (unit, self.start(unit).await) });
+            for (unit, outcome) in futures_util::future::join_all(starting).await {
+                if let Err(error) = outcome {
+                    note(&unit.assignment.unit.name, &error);
+                    self.report_error(unit.assignment, &error).await;
+                }
+            }
+        }
+        let in_use: Vec<_> = wanted
+            .values()
+            .flatten()
+            .filter_map(|assignment| assignment.package.as_ref())
+            .map(|package| self.releases.path(package))
+            .collect();
+        if let Some(package) = wanted.values().flatten().find_map(|assignment| assignment.package.as_ref())
+            && let Err(error) = self.releases.prune(&package.name.project, &in_use)
+        {
+            tracing::warn!(project = %package.name.project, %error, "cannot remove old releases");
+        }
+        settled
+    }
+
+    /// Fetches and writes what the unit needs; none when it already is as assigned.
+    async fn prepare<'a>(&self, assignment: &'a UnitAssignment) -> Result<Option<Prepared<'a>>, Error> {
+        let unit = &assignment.unit;
+        let mut folder = None;
+        if let Some((app, _)) = &unit.app {
+            let package = assignment
+                .package
+                .as_ref()
+                .ok_or_else(|| Error::NoPackage { unit: unit.name.clone(), app: app.clone() })?;
+            folder = Some(self.releases.ensure(package).await.map_err(Error::Release)?);
+            // The store could have been altered; the archive is signed.
+            let signed = self.releases.unit_text(package, unit.name.as_str()).map_err(Error::Release)?;
+            if signed.as_deref() != Some(&unit.text) {
+                return Err(Error::Altered(unit.name.clone()));
+            }
+        }
+        let files = files::Files::of(unit, assignment.package.as_ref(), folder.as_deref());
+        let old = self.records.get(&unit.name)?;
+        let written = files.are_in(&self.manager.unit_dir)?;
+        if let Some(old) = &old
+            && old.generation == unit.generation
+            && old.hash == files.hash
+            && written
+        {
+            match old.phase {
+                Phase::Done => {
+                    self.report(&unit.name, old, None).await?;
+                    return Ok(None);
+                }
+                Phase::Starting { at } => {
+                    // We were killed around the start: it is done if the unit was started after we noted it down.
+                    if self.systemd.started_at(&unit.name).await?.is_some_and(|started| started >= at) {
+                        let record = Record { phase: Phase::Done, ..old.clone() };
+                        self.records.put(&unit.name, &record)?;
+                        self.report(&unit.name, &record, None).await?;
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+        if !written {
+            files.write(&self.manager.unit_dir)?;
+        }
+        // The record names what was last started, so a unit whose text is the same is not restarted for a new number.
+        let restart =
+            old.is_some_and(|old| old.hash != files.hash || matches!(old.phase, Phase::Starting { .. }));
+        let record = Record {
+            generation: unit.generation,
+            release: unit.app.as_ref().map(|(_, number)| *number),
+            app: unit.app.as_ref().map(|(project, _)| project.clone()),
+            hash: files.hash,
+            phase: Phase::Starting { at: (self.clock)() },
+        };
+        Ok(Some(Prepared { assignment, record, restart }))
+    }
+
+    async fn start(&self, prepared: &Prepared<'_>) -> Result<(), Error> {
+        let unit = &prepared.assignment.unit;
+        let mut record = Record { phase: Phase::Starting { at: (self.clock)() }, ..prepared.record.clone() };
+        self.records.put(&unit.name, &record)?;
+        let result = match unit.desired {
+            DesiredState::Launched if prepared.restart => self.systemd.restart(&unit.name).await?,
+            DesiredState::Launched => self.systemd.start(&unit.name).await?,
+            // Loaded: systemd knows it, and whoever wants it starts it.
+            DesiredState::Loaded | DesiredState::Inactive => bus::JobResult("done".into()),
+        };
+        record.phase = Phase::Done;
+        self.records.put(&unit.name, &record)?;
+        let error = (!result.is_done()).then(|| Error::Job { result: result.0 });
+        self.report(&unit.name, &record, error.as_ref()).await?;
+        Ok(())
+    }
+
+    async fn remove(&self, key: &GroupKey, unit: &UnitName) -> Result<(), Error> {
+        // Gone already, or meanwhile another group's.
+        if self.held().get(unit) != Some(key) {
+            return Ok(());
+        }
+        if self.records.get(unit)?.is_some() {
+            self.systemd.stop(unit).await.map(drop).or_else(|error| {
+                // What systemd does not know is stopped.
+                if error.is_unknown_unit() { Ok(()) } else { Err(error) }
+            })?;
+            files::remove(&self.manager.unit_dir, unit)?;
+            self.reload().await?;
+            self.systemd.reset_failed(unit).await?;
+            self.records.remove(unit)?;
+        }
+        self.held().remove(unit);
+        self.reports.remove(unit);
+        Ok(())
+    }
+
+    /// Makes systemd read what was written before this call; calls that come together share one reload.
+    async fn reload(&self) -> Result<(), bus::Error> {
+        let ticket = self.written.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut done = self.reloaded.lock().await;
+        if *done < ticket {
+            let covers = self.written.load(Ordering::SeqCst);
+            self.systemd.reload().await?;
+            *done = covers;
+        }
+        Ok(())
+    }
+
+    /// Reports a unit that changed by itself.
+    async fn refresh(&self, unit: &UnitName) -> Result<(), Error> {
+        match self.records.get(unit)? {
+            // While it is being started, the end of the job reports it.
+            Some(record) if matches!(record.phase, Phase::Done) => self.report(unit, &record, None).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn report(&self, unit: &UnitName, record: &Record, error: Option<&Error>) -> Result<(), Error> {
+        let state = self.systemd.state(unit).await?;
+        self.reports.set(UnitStatus {
+            unit: unit.clone(),
+            generation: record.generation,
+            release: record.release,
+            load: state.load,
+            active: state.active,
+            sub: state.sub,
+            result: state.result,
+            main_pid: state.main_pid,
+            // A job that failed is told by the unit's own state, unless the unit does not show it.
+            error: error.filter(|_| state.active != ActiveState::Failed).map(Error::chain),
+            since: state.since,
+            extra: serde_json::Map::default(),
+        });
+        Ok(())
+    }
+
+    /// Reports a unit that could not be made as assigned. For good: as carried out, with the error. For now: as it was.
+    async fn report_error(&self, assignment: &UnitAssignment, error: &Error) {
+        let unit = &assignment.unit;
+        let old = self.reports.get(&unit.name);
+        let generation = match &old {
+            Some(old) if error.retryable() => old.generation,
+            None if error.retryable() => 0,
+            _ => unit.generation,
+        };
+        let state = self.systemd.state(&unit.name).await.ok();
+        let text = |get: fn(&UnitState) -> &str, other: &str| {
+            state.as_ref().map_or_else(|| other.to_owned(), |state| get(state).to_owned())
+        };
+        self.reports.set(UnitStatus {
+            unit: unit.name.clone(),
+            generation,
+            release: old.and_then(|old| old.release),
+            load: text(|state| &state.load, "unknown"),
+            active: state.as_ref().map_or(ActiveState::Other, |state| state.active),
+            sub: text(|state| &state.sub, "unknown"),
+            result: state.as_ref().and_then(|state| state.result.clone()),
+            main_pid: state.as_ref().and_then(|state| state.main_pid),
+            error: Some(error.chain()),
+            since: state.map_or_else(|| (self.clock)(), |state| state.since),
+            extra: serde_json::Map::default(),
+        });
+    }
+}
