@@ -1,1 +1,85 @@
-//! (to be written)
+//! The control plane's state: revisions, watches, leases and transactions, shaped after etcd's v3 API so that etcd
+//! can stand behind the same trait.
+//!
+//! Guarantees: what a caller was told is done is on disk; readers and watchers never see what is not; every commit
+//! that changes something raises the revision by one, and a watch shows each of them once and in order.
+//!
+//! Must not know: what the keys and values mean.
+
+#[cfg(feature = "contract")]
+pub mod contract;
+mod core;
+mod error;
+mod memory;
+mod redb_store;
+mod txn;
+mod types;
+mod watch;
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+pub use error::Error;
+pub use memory::MemoryStore;
+pub use redb_store::RedbStore;
+pub use txn::{Compare, Expected, Op, Txn};
+pub use types::{Batch, Entry, Event, LeaseId, Range, Revision};
+pub use watch::{Watch, WatchSource};
+
+/// The largest value in bytes.
+pub const MAX_VALUE: usize = 100_000;
+/// The longest key in bytes.
+pub const MAX_KEY: usize = 1_024;
+/// The most operations, and the most compares, of one transaction; etcd's default.
+pub const MAX_OPS: usize = 128;
+/// The longest time to live of a lease.
+pub const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+/// An embedded store keeps this many of the newest events for watches that start in the past or fall behind.
+pub const HISTORY_EVENTS: usize = 10_000;
+
+/// A store of UTF-8 keys and small values.
+///
+/// A future of [`commit`](Store::commit), [`grant_lease`](Store::grant_lease) or
+/// [`revoke_lease`](Store::revoke_lease) that is dropped before it is done leaves open whether the change was made.
+/// So does [`Error::Storage`] if the program ends right after it: while it lives, the change counts as not made.
+#[async_trait::async_trait]
+pub trait Store: Send + Sync + Debug {
+    /// The entry of `key`, if there is one.
+    async fn get(&self, key: &str) -> Result<Option<Entry>, Error>;
+
+    /// Every entry whose key begins with `prefix`, by key, all as of one revision. An empty prefix means everything.
+    async fn range(&self, prefix: &str) -> Result<Range, Error>;
+
+    /// Makes all of the transaction's changes or none, and says at which revision. A transaction that changes nothing
+    /// (no operations, or only deletions of keys that are not there) is answered with the revision it was checked
+    /// at. Waits while the queue of transactions is full.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when a compare does not hold; [`Error::LeaseNotFound`]; the limits, before anything else.
+    async fn commit(&self, txn: Txn) -> Result<Revision, Error>;
+
+    /// Changes of keys that begin with `prefix`, from the commit right after revision `after` on.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when the changes after `after` are not kept any more: list again and watch from there.
+    /// [`Error::FutureRevision`] when `after` is not reached yet: it comes from another store.
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Watch, Error>;
+
+    /// A new lease that ends after `ttl` without a [`keep_alive`](Store::keep_alive). Identifiers are never used again.
+    ///
+    /// # Errors
+    /// [`Error::InvalidTtl`] when `ttl` is zero or longer than [`MAX_TTL`].
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error>;
+
+    /// Gives the lease its whole time to live again. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::LeaseNotFound`] when it is over, even if its keys are still about to be deleted.
+    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error>;
+
+    /// Ends the lease and deletes its keys in one commit. A lease that is not there (any more) is no error.
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error>;
+
+    /// The newest revision.
+    async fn revision(&self) -> Result<Revision, Error>;
+}

@@ -1,0 +1,34 @@
+//! A watch as its reader sees it, whichever store is behind it.
+
+use std::fmt::Debug;
+
+use crate::{Batch, Error};
+
+/// Changes of some keys, one [`Batch`] per commit, in the order of revisions, none lost and none twice.
+#[derive(Debug)]
+pub struct Watch {
+    source: Box<dyn WatchSource>,
+}
+
+impl Watch {
+    /// A watch over what a store reads its changes from.
+    #[must_use]
+    pub fn new(source: impl WatchSource + 'static) -> Watch {
+        Watch { source: Box::new(source) }
+    }
+
+    /// The next change; none once the store is closed and everything was told. May be dropped while it waits (in a
+    /// `select!`) without losing anything.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when this reader fell so far behind that changes are not kept any more; it stays so.
+    pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
+        self.source.next().await
+    }
+}
+
+/// What a store implements for [`Watch`], under the same conditions as [`Watch::next`].
+#[async_trait::async_trait]
+pub trait WatchSource: Send + Debug {
+    async fn next(&mut self) -> Result<Option<Batch>, Error>;
+}
