@@ -8,4 +8,20 @@
 //! the pipeline passed and where its output lies.
 
 pub mod config;
+mod engine;
+mod env;
+mod lines;
+mod podman;
+mod run;
+mod scripts;
+mod service;
+mod session;
+mod shell;
+mod source;
 pub mod yaml;
+
+pub use engine::{Engine, EngineOptions, Error as EngineError};
+pub use podman::Error as PodmanError;
+pub use run::{Error, Git, Leftovers, Outcome, RunSpec, Source, Tuning, execute, remove_leftovers};
+pub use service::{Error as ServiceError, LastWords};
+pub use session::Error as SessionError;

@@ -122,7 +122,7 @@ fn edge_cases_are_accepted_and_refused_alike() {
             Ok(_) if !accepted && (text.contains("@sha256") || text.contains("workflows:")) => {}
             Ok((config, _)) if accepted && tree(&config) == case["parse"] => {}
             Ok((config, _)) => {
-                wrong.push(format!("{text}\n ours {}\n want {}", tree(&config), case["parse"]))
+                wrong.push(format!("{text}\n ours {}\n want {}", tree(&config), case["parse"]));
             }
             Err(_) if !accepted => {}
             Err(found) => wrong.push(format!("{text}\n refused: {found:?}")),

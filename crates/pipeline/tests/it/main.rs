@@ -1,3 +1,14 @@
 //! What this crate promises, checked from outside: on real files and against a real container engine.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "these are tests"
+)]
 
+mod contract;
 mod corpus;
+mod ends;
+mod host;
+mod services;

@@ -1,0 +1,416 @@
+//! The container engine: Docker or Podman through the Docker-compatible API, whichever answers.
+//!
+//! Guarantees: every call ends, by an answer or by a limit of time; what it makes carries labels, so that it can be
+//! found again after a crash. A Podman service that this program had to start ends with the last [`Engine`].
+//!
+//! It must not know what is run in the containers.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::errors::Error as ApiError;
+use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, CreateImageInfo, ImageConfig, NetworkCreateRequest,
+    ResourcesUlimits,
+};
+use bollard::query_parameters as query;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use rustix::process::{Resource, getrlimit};
+use tokio::time::timeout;
+
+use crate::podman::{self, Service};
+
+/// For calls that engines answer at once.
+const QUICK: Duration = Duration::from_secs(20);
+/// For calls that make or remove something, on a loaded machine.
+const SLOW: Duration = Duration::from_secs(60);
+/// For the first word of an engine that may not be there.
+const PROBE: Duration = Duration::from_secs(3);
+/// How long a pull may say nothing.
+const PULL_SILENCE: Duration = Duration::from_secs(300);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "no container engine answers (looked at {}); install one: `apt-get install podman`, or Docker",
+        looked.join(", ")
+    )]
+    NoEngine { looked: Vec<String> },
+    #[error("cannot start the podman service")]
+    Podman(#[source] podman::Error),
+    #[error("the engine at {address} does not answer: {reason}")]
+    Silent { address: String, reason: String },
+    #[error("{what}: {answer}")]
+    Refused { what: String, answer: String },
+    #[error("{what}: the connection to the engine failed")]
+    Connection {
+        what: String,
+        #[source]
+        source: ApiError,
+    },
+    #[error("{what}: no answer from the engine within {} s", limit.as_secs())]
+    TimedOut { what: String, limit: Duration },
+    #[error("image {image} cannot be pulled: {answer}")]
+    Pull { image: String, answer: String },
+}
+
+/// Where to look for an engine. All that would come from the environment comes in here.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// An address to use and no other: `unix:///path` or `tcp://host:port`.
+    pub address: Option<String>,
+    /// The value of `DOCKER_HOST`.
+    pub docker_host: Option<String>,
+    /// The value of `XDG_RUNTIME_DIR`.
+    pub xdg_runtime_dir: Option<PathBuf>,
+    /// The value of `PATH`, to look for podman on.
+    pub path: OsString,
+    /// A private directory for the socket of a podman service that has to be started. The service is found there
+    /// again by the next program, should this one be killed.
+    pub socket_dir: PathBuf,
+}
+
+/// An engine that has answered. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    docker: Docker,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    address: String,
+    name: String,
+    podman: bool,
+    rootless: bool,
+    /// Kept for its end: dropping it stops the service.
+    _service: Option<Service>,
+}
+
+impl Engine {
+    /// Finds an engine: the given address; else `DOCKER_HOST`, Docker's sockets, Podman's sockets; else a podman
+    /// service is started.
+    ///
+    /// # Errors
+    /// [`Error::NoEngine`] says what was looked at.
+    pub async fn connect(options: &EngineOptions) -> Result<Engine, Error> {
+        let given =
+            options.address.as_ref().or(options.docker_host.as_ref()).filter(|given| !given.is_empty());
+        if let Some(address) = given {
+            // Whoever names an engine wants that one: another would run the steps in the wrong place.
+            return Engine::probe(address, None)
+                .await
+                .map_err(|reason| Error::Silent { address: address.clone(), reason });
+        }
+        let mut sockets = vec![
+            PathBuf::from("/run/docker.sock"),
+            "/var/run/docker.sock".into(),
+            "/run/podman/podman.sock".into(),
+        ];
+        sockets.extend(options.xdg_runtime_dir.as_ref().map(|dir| dir.join("podman/podman.sock")));
+        let own = options.socket_dir.join(podman::SOCKET);
+        sockets.push(own.clone());
+        let mut looked = Vec::new();
+        for socket in sockets {
+            let address = format!("unix://{}", socket.display());
+            match Engine::probe(&address, None).await {
+                Ok(engine) => return Ok(engine),
+                Err(reason) => looked.push(format!("{}: {reason}", socket.display())),
+            }
+        }
+        let Some(binary) = podman::find("podman", &options.path) else {
+            looked.push("podman on PATH: not there".to_owned());
+            return Err(Error::NoEngine { looked });
+        };
+        let service = Service::start(&binary, &options.path, &own).await.map_err(Error::Podman)?;
+        let address = format!("unix://{}", own.display());
+        Engine::probe(&address, Some(service)).await.map_err(|reason| Error::Silent { address, reason })
+    }
+
+    async fn probe(address: &str, service: Option<Service>) -> Result<Engine, String> {
+        let limit = SLOW.as_secs();
+        let docker = match address.strip_prefix("unix://") {
+            // Connecting says clearly whether there is a socket, whether we may use it, and whether somebody listens.
+            Some(path) => {
+                let connected = timeout(PROBE, tokio::net::UnixStream::connect(path)).await;
+                connected.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
+                Docker::connect_with_unix(path, limit, API_DEFAULT_VERSION)
+            }
+            None => Docker::connect_with_http(address, limit, API_DEFAULT_VERSION),
+        };
+        let docker = docker.map_err(|e| e.to_string())?;
+        let docker = timeout(PROBE, docker.negotiate_version()).await;
+        let docker = docker.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
+        let answers = async { tokio::try_join!(docker.version(), docker.info()) };
+        let (version, info) = timeout(PROBE, answers)
+            .await
+            .map_err(|_| "does not answer".to_owned())?
+            .map_err(|e| e.to_string())?;
+        let podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
+        let rootless = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
+        let kind = if podman { "Podman" } else { "Docker" };
+        let name = format!("{kind} {}", version.version.unwrap_or_default());
+        tracing::debug!(address, name, rootless, "container engine");
+        let address = address.to_owned();
+        Ok(Engine { docker, inner: Arc::new(Inner { address, name, podman, rootless, _service: service }) })
+    }
+
+    /// Name and version, for people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.inner.address
+    }
+
+    /// Whether root in a container is an ordinary user of this machine.
+    pub(crate) fn rootless(&self) -> bool {
+        self.inner.rootless
+    }
+
+    /// The image's configuration; none where the engine has not got the image.
+    pub(crate) async fn image(&self, image: &str) -> Result<Option<ImageConfig>, Error> {
+        let what = || format!("cannot look for image {image}");
+        match within(QUICK, what, self.docker.inspect_image(image)).await {
+            Ok(found) => Ok(Some(found.config.unwrap_or_default())),
+            Err(Error::Refused { answer, .. }) if answer.starts_with("404") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Starts to pull an image; it is there when [`Pull::next`] gives none.
+    pub(crate) fn pull(&self, image: &str) -> Pull {
+        let options = query::CreateImageOptionsBuilder::default().from_image(image).build();
+        let answers = self.docker.create_image(Some(options), None, None).boxed();
+        Pull { image: image.to_owned(), answers, last: String::new() }
+    }
+
+    pub(crate) async fn create_network(
+        &self,
+        name: &str,
+        labels: HashMap<String, String>,
+    ) -> Result<(), Error> {
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            driver: Some("bridge".to_owned()),
+            labels: Some(labels),
+            ..NetworkCreateRequest::default()
+        };
+        let what = || format!("cannot create network {name}");
+        within(SLOW, what, self.docker.create_network(request)).await.map(drop)
+    }
+
+    pub(crate) async fn remove_network(&self, name: &str) -> Result<(), Error> {
+        let what = || format!("cannot remove network {name}");
+        gone_is_fine(within(SLOW, what, self.docker.remove_network(name)).await)
+    }
+
+    /// Creates and starts a container.
+    pub(crate) async fn start(&self, name: &str, mut body: ContainerCreateBody) -> Result<(), Error> {
+        if self.inner.podman {
+            // Podman asks for more than a process without CAP_SYS_RESOURCE may give to its children, and the
+            // container would not start; Docker's own process always may.
+            body.host_config.get_or_insert_default().ulimits = Some(own_limits());
+        }
+        let options = query::CreateContainerOptionsBuilder::default().name(name).build();
+        let what = || format!("cannot create container {name}");
+        within(SLOW, what, self.docker.create_container(Some(options), body)).await?;
+        let what = || format!("cannot start container {name}");
+        let options = None::<query::StartContainerOptions>;
+        within(SLOW, what, self.docker.start_container(name, options)).await
+    }
+
+    pub(crate) async fn inspect(&self, name: &str) -> Result<ContainerInspectResponse, Error> {
+        let what = || format!("cannot inspect container {name}");
+        let options = None::<query::InspectContainerOptions>;
+        within(QUICK, what, self.docker.inspect_container(name, options)).await
+    }
+
+    /// Kills and removes a container at once, with its anonymous volumes.
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
+        let options = query::KillContainerOptionsBuilder::default().signal("KILL").build();
+        // What is not running cannot be killed; removing tells what is really wrong.
+        timeout(QUICK, self.docker.kill_container(name, Some(options))).await.ok();
+        let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        let what = || format!("cannot remove container {name}");
+        gone_is_fine(within(SLOW, what, self.docker.remove_container(name, Some(options))).await)
+    }
+
+    /// Names of the containers and networks that carry a label (`key=value`).
+    pub(crate) async fn labelled(&self, label: &str) -> Result<(Vec<String>, Vec<String>), Error> {
+        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+        let options = query::ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let what = || "cannot list containers".to_owned();
+        let containers = within(QUICK, what, self.docker.list_containers(Some(options))).await?;
+        let options = query::ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let what = || "cannot list networks".to_owned();
+        let networks = within(QUICK, what, self.docker.list_networks(Some(options))).await?;
+        let containers = containers.into_iter().filter_map(|container| container.id).collect();
+        Ok((containers, networks.into_iter().filter_map(|network| network.name).collect()))
+    }
+
+    /// The last lines that a container wrote.
+    pub(crate) async fn last_lines(&self, name: &str, lines: usize) -> String {
+        let options =
+            query::LogsOptionsBuilder::default().stdout(true).stderr(true).tail(&lines.to_string()).build();
+        let collect = async {
+            let mut text = String::new();
+            let mut stream = std::pin::pin!(self.docker.logs(name, Some(options)));
+            while let Some(Ok(output)) = stream.next().await {
+                text.push_str(&String::from_utf8_lossy(output.as_ref()));
+            }
+            text
+        };
+        timeout(QUICK, collect).await.unwrap_or_default().trim_end().to_owned()
+    }
+
+    /// Starts a command in a running container, its streams attached.
+    pub(crate) async fn attach(&self, container: &str, command: Vec<String>) -> Result<Attached, Error> {
+        let options = CreateExecOptions {
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            cmd: Some(command),
+            ..CreateExecOptions::default()
+        };
+        let what = || format!("cannot start a shell in container {container}");
+        let id = within(QUICK, what, self.docker.create_exec(container, options)).await?.id;
+        // The decoder needs room for the largest frame an engine sends, or it reads in small steps.
+        let options = StartExecOptions { output_capacity: Some(64 * 1024), ..StartExecOptions::default() };
+        match within(SLOW, what, self.docker.start_exec(&id, Some(options))).await? {
+            StartExecResults::Attached { output, input } => Ok(Attached { id, output, input }),
+            StartExecResults::Detached => {
+                Err(Error::Refused { what: what(), answer: "it was started detached".to_owned() })
+            }
+        }
+    }
+
+    /// The exit code of an attached command; none while it runs.
+    pub(crate) async fn exit_code(&self, id: &str) -> Result<Option<i64>, Error> {
+        let what = || "cannot inspect the shell".to_owned();
+        let state = within(QUICK, what, self.docker.inspect_exec(id)).await?;
+        Ok(if state.running == Some(true) { None } else { Some(state.exit_code.unwrap_or(-1)) })
+    }
+
+    /// Runs a short command in a container and waits for its end; its output is thrown away.
+    pub(crate) async fn command(
+        &self,
+        container: &str,
+        user: Option<&str>,
+        command: &[String],
+        limit: Duration,
+    ) -> Result<i64, Error> {
+        let options = CreateExecOptions {
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            user: user.map(str::to_owned),
+            cmd: Some(command.to_vec()),
+            ..CreateExecOptions::default()
+        };
+        let what = || format!("cannot run {} in container {container}", command.join(" "));
+        let run = async {
+            let id = within(QUICK, what, self.docker.create_exec(container, options)).await?.id;
+            let started = within(SLOW, what, self.docker.start_exec(&id, None)).await?;
+            if let StartExecResults::Attached { mut output, .. } = started {
+                while let Some(Ok(_)) = output.next().await {}
+            }
+            Ok(self.exit_code(&id).await?.unwrap_or(-1))
+        };
+        timeout(limit, run).await.map_err(|_| Error::TimedOut { what: what(), limit })?
+    }
+}
+
+/// A pull that goes on.
+pub(crate) struct Pull {
+    image: String,
+    answers: BoxStream<'static, Result<CreateImageInfo, ApiError>>,
+    last: String,
+}
+
+impl Pull {
+    /// What the engine does now; none when it is done.
+    pub(crate) async fn next(&mut self) -> Option<Result<String, Error>> {
+        let failed = |answer: String| Some(Err(Error::Pull { image: self.image.clone(), answer }));
+        loop {
+            let info = match timeout(PULL_SILENCE, self.answers.next()).await {
+                Ok(Some(Ok(info))) => info,
+                Ok(Some(Err(error))) => return failed(words(&error)),
+                Ok(None) => return None,
+                Err(_) => return failed(format!("no word for {} s", PULL_SILENCE.as_secs())),
+            };
+            if let Some(detail) = info.error_detail {
+                return failed(detail.message.unwrap_or_default());
+            }
+            // Layers' own progress is too much to tell; what they are doing is not.
+            let status = info.status.unwrap_or_default();
+            if info.id.is_none() && !status.is_empty() && status != self.last {
+                self.last.clone_from(&status);
+                return Some(Ok(status.trim_end().to_owned()));
+            }
+        }
+    }
+}
+
+/// A command that runs in a container.
+pub(crate) struct Attached {
+    pub(crate) id: String,
+    pub(crate) output: BoxStream<'static, Result<bollard::container::LogOutput, ApiError>>,
+    pub(crate) input: std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>,
+}
+
+async fn within<T>(
+    limit: Duration,
+    what: impl Fn() -> String,
+    call: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, Error> {
+    match timeout(limit, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(ApiError::DockerResponseServerError { status_code, message })) => {
+            Err(Error::Refused { what: what(), answer: format!("{status_code} {}", message.trim()) })
+        }
+        Ok(Err(source)) => Err(Error::Connection { what: what(), source }),
+        Err(_) => Err(Error::TimedOut { what: what(), limit }),
+    }
+}
+
+fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(Error::Refused { answer, .. }) if answer.starts_with("404") => Ok(()),
+        other => other,
+    }
+}
+
+/// What an engine says of a failure, without the wrapping.
+fn words(error: &ApiError) -> String {
+    match error {
+        ApiError::DockerResponseServerError { message, .. } => message.trim().to_owned(),
+        ApiError::DockerStreamError { error } => error.trim().to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The most that a process like ours may hand on.
+fn own_limits() -> Vec<ResourcesUlimits> {
+    let hard = |resource| getrlimit(resource).maximum.and_then(|hard| i64::try_from(hard).ok());
+    // Podman lowers its own limit of processes to the kernel's.
+    let pid_max =
+        std::fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse().ok());
+    let nproc = [hard(Resource::Nproc), pid_max].into_iter().flatten().min();
+    [("nofile", hard(Resource::Nofile)), ("nproc", nproc)]
+        .into_iter()
+        .filter_map(|(name, limit)| {
+            let limit = limit?;
+            Some(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(limit), hard: Some(limit) })
+        })
+        .collect()
+}

@@ -1,0 +1,766 @@
+//! One run of one pipeline, from the source tree to its end.
+//!
+//! Guarantees: `PipelineStarted` is told first and `PipelineFinished` last, whatever happens; when [`execute`] is
+//! back, or its future was dropped and a moment has passed, no container, network or control file of the run is left;
+//! a cancelled run stops at once.
+//!
+//! It must not know who wanted the run, nor what becomes of its output.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, HostConfig, ImageConfig};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use sealift_model::{EventKind, StepOutcome, StepResult};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{BoxConfig, Config, Pipeline, StepConfig};
+use crate::engine::{self, Engine};
+use crate::env::{self, Env};
+use crate::scripts::{self, Layout, Prepared};
+use crate::service::{self, Service};
+use crate::session::{self, CONTROL, Limits, REPORT, Session, StepEnd};
+use crate::shell;
+use crate::source;
+
+const LABEL_RUN: &str = "dev.sealift.run";
+const LABEL_OWNER: &str = "dev.sealift.owner";
+const LABEL_ROLE: &str = "dev.sealift.role";
+/// Longest clean-up inside a container.
+const SWEEP: Duration = Duration::from_secs(60);
+/// What the box does besides its steps: nothing, but it ends when told to and leaves no dead children behind.
+const IDLE: &str = "trap 'exit 0' TERM INT; while :; do sleep 86400 & wait $!; done";
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no pipeline {name}{why}")]
+    NoPipeline { name: String, why: String },
+    #[error("{message}")]
+    Unusable { message: String },
+    #[error("no box for pipeline {name}")]
+    NoBox { name: String },
+    #[error("cannot prepare {}", path.display())]
+    Files {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the path {path} cannot be mounted: it is not absolute, or has a colon in it")]
+    Path { path: String },
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error(transparent)]
+    Service(#[from] service::Error),
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    #[error("the run was cancelled")]
+    Cancelled,
+    #[error("the run's task broke off")]
+    Task(#[source] tokio::task::JoinError),
+}
+
+/// Where the source tree is.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A directory of the run's own, which the steps may change.
+    Own(PathBuf),
+    /// Somebody's working directory: it is copied, without the run's working directory and what the ignore file names.
+    Copy(PathBuf),
+}
+
+/// What is known of the commit.
+#[derive(Debug, Clone, Default)]
+pub struct Git {
+    pub branch: String,
+    pub commit: String,
+    pub tag: String,
+    pub domain: String,
+    pub owner: String,
+    pub repository: String,
+}
+
+/// Values for tests and for those who know better than the file.
+#[derive(Debug, Clone)]
+pub struct Tuning {
+    /// Instead of the file's `command-timeout`.
+    pub command_limit: Option<Duration>,
+    /// Instead of the file's `no-response-timeout`.
+    pub no_response_limit: Option<Duration>,
+    /// How long a service may take to be ready.
+    pub service_limit: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning { command_limit: None, no_response_limit: None, service_limit: Duration::from_secs(60) }
+    }
+}
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub struct RunSpec {
+    /// Unique among the runs on this engine, such as `hello-12.1`.
+    pub key: String,
+    /// Who cleans up after a crash: an agent, a user's own directory.
+    pub owner: String,
+    pub project: String,
+    pub pipeline: String,
+    /// Whether steps are told that this is a deploy and not a build.
+    pub deploy: bool,
+    /// Replaces the steps, where the pipeline has some for it.
+    pub deploy_target: Option<String>,
+    pub source: Source,
+    /// A directory of the run's own: its cache is kept there from run to run, everything else is made anew.
+    pub work_dir: PathBuf,
+    pub git: Git,
+    pub started_by: String,
+    pub env: Vec<(String, String)>,
+    /// Variables whose values must not be shown.
+    pub hidden_env: Vec<(String, String)>,
+    /// 24 hex digits.
+    pub run_id: String,
+    pub tuning: Tuning,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub passed: bool,
+    /// It was cancelled.
+    pub aborted: bool,
+    pub steps: Vec<StepResult>,
+    /// Why it did not pass.
+    pub message: Option<String>,
+    /// The output directory if the steps put anything there, else the source; none if it did not pass.
+    pub output: Option<PathBuf>,
+}
+
+/// Runs a pipeline. Events go to `events`; one who does not take them slows the run down, one who has gone away is
+/// no longer told. A failing step is no error but an [`Outcome`].
+///
+/// Dropping the future cancels the run.
+///
+/// # Errors
+/// When the run could not be carried out: no engine, no image, no such pipeline, a full disk.
+pub async fn execute(
+    engine: &Engine,
+    config: &Config,
+    spec: RunSpec,
+    events: mpsc::Sender<EventKind>,
+    cancel: CancellationToken,
+) -> Result<Outcome, Error> {
+    // A task of its own, so that it can clean up even when nobody waits for it any more.
+    let cancel = cancel.child_token();
+    let guard = cancel.clone().drop_guard();
+    let run = Run { engine: engine.clone(), config: config.clone(), spec, events, cancel, steps: Vec::new() };
+    let result = tokio::spawn(run.whole()).await.map_err(Error::Task)?;
+    drop(guard);
+    result
+}
+
+struct Run {
+    engine: Engine,
+    config: Config,
+    spec: RunSpec,
+    events: mpsc::Sender<EventKind>,
+    cancel: CancellationToken,
+    steps: Vec<StepResult>,
+}
+
+/// What a step's end means for those behind it.
+struct StepReport {
+    outcome: StepOutcome,
+    message: Option<String>,
+    shell_lives: bool,
+}
+
+/// The container in which the steps run.
+struct Scene {
+    container: String,
+    shell: Vec<String>,
+    layout: Layout,
+    limits: Limits,
+}
+
+impl Run {
+    async fn tell(&self, event: EventKind) {
+        // Nobody listening is no reason to stop.
+        self.events.send(event).await.ok();
+    }
+
+    async fn note(&self, text: String) {
+        self.tell(EventKind::Note { text }).await;
+    }
+
+    async fn warn(&self, text: String) {
+        self.tell(EventKind::Warning { text }).await;
+    }
+
+    async fn whole(mut self) -> Result<Outcome, Error> {
+        let started = Instant::now();
+        let result = self.begin().await;
+        if let Err(error) = self.clean_up().await {
+            self.warn(format!("something of the run is left: {}", chain(&error))).await;
+        }
+        let message = match &result {
+            Ok((_, message)) => message.clone(),
+            Err(Error::Cancelled | Error::Service(service::Error::Cancelled)) => Some("aborted".to_owned()),
+            Err(error) => Some(chain(error)),
+        };
+        let aborted = self.cancel.is_cancelled();
+        let passed = !aborted && matches!(result, Ok((true, _)));
+        let millis = millis(started);
+        self.tell(EventKind::PipelineFinished { passed, millis, message: message.clone() }).await;
+        match result {
+            Err(error) if !aborted => Err(error),
+            _ => {
+                let output = passed.then(|| self.output());
+                Ok(Outcome { passed, aborted, steps: self.steps, message, output })
+            }
+        }
+    }
+
+    /// Tells what is to come, then does it.
+    async fn begin(&mut self) -> Result<(bool, Option<String>), Error> {
+        let name = self.spec.pipeline.clone();
+        let found = self.pipeline().cloned();
+        let mount = found.as_ref().ok().and_then(|pipeline| pipeline.base_path.clone());
+        let root = mount.as_deref().filter(|path| !path.is_empty()).unwrap_or("/pipeline/source");
+        let source_dir = match &self.config.source_dir {
+            Some(below) => format!("{root}/{}", below.trim_matches('/')),
+            None => root.to_owned(),
+        };
+        let (env, refused) = env::base(&self.spec, &source_dir);
+        let the_box = found.as_ref().ok().and_then(|pipeline| self.config.box_of(pipeline)).cloned();
+        let image = the_box.as_ref().map(|the_box| image_of(the_box, &env)).unwrap_or_default();
+        let main = found.as_ref().map(|pipeline| self.steps_of(pipeline).to_vec()).unwrap_or_default();
+        let after = found.as_ref().map(|pipeline| pipeline.after_steps.clone()).unwrap_or_default();
+        let steps = main.iter().chain(&after).map(|step| step.title().to_owned()).collect();
+        self.tell(EventKind::PipelineStarted { pipeline: name.clone(), image: image.clone(), steps }).await;
+        let pipeline = found?;
+        let the_box = the_box.filter(|the_box| !the_box.id.is_empty()).ok_or(Error::NoBox { name })?;
+        for name in refused {
+            self.warn(format!("the variable `{name}` is left out: no shell takes such a name or value"))
+                .await;
+        }
+        if pipeline.docker {
+            self.warn(
+                "`docker: true` is not supported yet: the steps have no engine of their own".to_owned(),
+            )
+            .await;
+        }
+        let (layout, prepared) = self.prepare(&main, &after).await?;
+        self.go(&pipeline, &the_box, image, root, env, layout, prepared).await
+    }
+
+    fn pipeline(&self) -> Result<&Pipeline, Error> {
+        let name = &self.spec.pipeline;
+        if let Some(pipeline) = self.config.pipeline(name) {
+            return match &pipeline.problem {
+                Some(problem) if self.steps_of(pipeline).is_empty() => {
+                    Err(Error::Unusable { message: problem.message.clone() })
+                }
+                _ => Ok(pipeline),
+            };
+        }
+        let dropped = self.config.dropped.iter().find(|(dropped, _)| dropped == name);
+        let why = match dropped {
+            Some((_, reason)) => format!(": line {}: {}", reason.line, reason.message),
+            None => {
+                let known: Vec<&str> = self.config.pipelines.iter().map(|p| p.name.as_str()).collect();
+                if known.is_empty() {
+                    ": the file has none".into()
+                } else {
+                    format!("; there is {}", known.join(", "))
+                }
+            }
+        };
+        Err(Error::NoPipeline { name: name.clone(), why })
+    }
+
+    fn steps_of<'a>(&self, pipeline: &'a Pipeline) -> &'a [StepConfig] {
+        let wanted = self.spec.deploy_target.as_ref();
+        let target = wanted.and_then(|wanted| pipeline.targets.iter().find(|(name, _)| name == wanted));
+        target.map_or(&pipeline.steps, |(_, steps)| steps)
+    }
+
+    /// Makes the directories, the copy of the source and the files of all steps.
+    async fn prepare(
+        &self,
+        main: &[StepConfig],
+        after: &[StepConfig],
+    ) -> Result<(Layout, Vec<Prepared>), Error> {
+        let spec = self.spec.clone();
+        let ignore_file = self.config.ignore_file.clone();
+        let steps: Vec<(StepConfig, bool)> =
+            main.iter().map(|s| (s.clone(), false)).chain(after.iter().map(|s| (s.clone(), true))).collect();
+        let files = tokio::task::spawn_blocking(move || {
+            let failed = |source| Error::Files { path: spec.work_dir.clone(), source };
+            let layout = lay_out(&spec, ignore_file.as_deref()).map_err(failed)?;
+            let prepare = |(number, (step, after)): (usize, &(StepConfig, bool))| {
+                scripts::prepare(&layout, number, step, *after)
+            };
+            let prepared = steps.iter().enumerate().map(prepare).collect::<Result<_, _>>().map_err(failed)?;
+            Ok((layout, prepared))
+        });
+        files.await.map_err(Error::Task)?
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one run, used once")]
+    async fn go(
+        &mut self,
+        pipeline: &Pipeline,
+        the_box: &BoxConfig,
+        image: String,
+        root: &str,
+        mut env: Env,
+        layout: Layout,
+        prepared: Vec<Prepared>,
+    ) -> Result<(bool, Option<String>), Error> {
+        let network = self.container_name(None);
+        self.check()?;
+        let image_config = self.image(&image).await?;
+        self.create_network(&network).await?;
+        let services = self.services(pipeline, &env, &network).await?;
+        for (name, value) in services.iter().flat_map(|service| &service.links) {
+            env.set(name, value);
+        }
+        self.check()?;
+        let container = self.container_name(Some("box"));
+        self.start_box(the_box, &image, root, &env, &layout, &network, &container, &services).await?;
+        let user = image_config.user.filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
+        if let Some(user) = user {
+            // The tree on this machine belongs to whoever started the run, not to the box's user.
+            let user = user.split(':').next().unwrap_or_default().to_owned();
+            let give = ["chown", "-R", &user, "/pipeline"].map(str::to_owned);
+            self.engine.command(&container, Some("0"), &give, SWEEP).await?;
+        }
+        let limits = Limits {
+            command: self.spec.tuning.command_limit.unwrap_or_else(|| self.config.command_limit()),
+            silence: self.spec.tuning.no_response_limit.unwrap_or_else(|| self.config.no_response_limit()),
+        };
+        let scene = Scene { container, shell: shell_of(the_box, &env), layout, limits };
+        let result = self.all_steps(&scene, &env, &prepared).await;
+        self.give_back(&scene.container).await;
+        result
+    }
+
+    async fn all_steps(
+        &mut self,
+        scene: &Scene,
+        env: &Env,
+        prepared: &[Prepared],
+    ) -> Result<(bool, Option<String>), Error> {
+        let (main, after) = prepared.split_at(prepared.partition_point(|step| !step.after));
+        let failed = self.series(scene, env, main, 0).await?;
+        if after.is_empty() || self.cancel.is_cancelled() {
+            return Ok(ending(failed, self.cancel.is_cancelled()));
+        }
+        // What the steps left running is not there for the after-steps, as when the reference restarted the box.
+        self.stop_all(&scene.container).await;
+        let mut env = env.clone();
+        env.set("WERCKER_RESULT", if failed.is_none() { "passed" } else { "failed" });
+        let (step, message) = failed.clone().unwrap_or_default();
+        env.set("WERCKER_FAILED_STEP_DISPLAY_NAME", step);
+        env.set("WERCKER_FAILED_STEP_MESSAGE", message);
+        self.series(scene, &env, after, main.len()).await?;
+        Ok(ending(failed, self.cancel.is_cancelled()))
+    }
+
+    /// Steps one after the other, until one does not pass: that one's name and what went wrong.
+    async fn series(
+        &mut self,
+        scene: &Scene,
+        env: &Env,
+        steps: &[Prepared],
+        first: usize,
+    ) -> Result<Option<(String, String)>, Error> {
+        let mut session = None;
+        for (number, step) in (first..).zip(steps) {
+            let report = self.step(scene, env, &mut session, number, step).await?;
+            if report.outcome != StepOutcome::Passed {
+                return Ok(Some((step.name.clone(), report.message.unwrap_or_default())));
+            }
+            if !report.shell_lives {
+                session = None;
+                if number + 1 < first + steps.len() {
+                    let lost = "what it and earlier steps exported is lost to the next";
+                    self.warn(format!("step {} ended the shell: {lost}", step.name)).await;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn step(
+        &mut self,
+        scene: &Scene,
+        env: &Env,
+        session: &mut Option<Session>,
+        number: usize,
+        step: &Prepared,
+    ) -> Result<StepReport, Error> {
+        let started = Instant::now();
+        let Prepared { name, after, .. } = step.clone();
+        self.tell(EventKind::StepStarted { step: number, name: name.clone(), after }).await;
+        let ended = match &step.script {
+            Err(reason) => Err(reason.clone()),
+            Ok(script) => match self.source(scene, env, session, number, script).await {
+                Ok(end) => Ok(end),
+                // The step is told of like any other before the run ends.
+                Err(error) => {
+                    self.finish(number, step, StepOutcome::Failed, None, started, Some(chain(&error))).await;
+                    return Err(error);
+                }
+            },
+        };
+        let written = source::read_message(&scene.layout.pipeline, &step.message);
+        let (outcome, code, message, shell_lives) = match ended {
+            Err(reason) => (StepOutcome::Failed, None, Some(reason), true),
+            Ok(StepEnd::Code { code: 0, shell_lives }) => {
+                (StepOutcome::Passed, Some(0), written, shell_lives)
+            }
+            Ok(StepEnd::Code { code, shell_lives }) => {
+                (StepOutcome::Failed, Some(code), written, shell_lives)
+            }
+            Ok(StepEnd::TimedOut { silent }) => {
+                let Limits { command, silence } = scene.limits;
+                let message = if silent {
+                    format!("stopped: no output for {}", words(silence))
+                } else {
+                    format!("stopped: it took longer than {}", words(command))
+                };
+                (StepOutcome::TimedOut, None, Some(message), false)
+            }
+            Ok(StepEnd::Cancelled) => (StepOutcome::Aborted, None, Some("aborted".to_owned()), false),
+        };
+        let summary = message.clone().or_else(|| code.map(|code| format!("exit code {code}")));
+        self.finish(number, step, outcome, code, started, message).await;
+        Ok(StepReport { outcome, message: summary, shell_lives })
+    }
+
+    /// Runs a step's file in the session, opening one where there is none.
+    async fn source(
+        &self,
+        scene: &Scene,
+        env: &Env,
+        session: &mut Option<Session>,
+        number: usize,
+        script: &str,
+    ) -> Result<StepEnd, Error> {
+        let session = match session {
+            Some(session) => session,
+            None => {
+                let opened =
+                    Session::open(&self.engine, &scene.container, &scene.shell, env.entries()).await?;
+                session.insert(opened)
+            }
+        };
+        Ok(session.step(number, script, scene.limits, &self.cancel, &self.events).await?)
+    }
+
+    async fn finish(
+        &mut self,
+        number: usize,
+        step: &Prepared,
+        outcome: StepOutcome,
+        exit_code: Option<i32>,
+        started: Instant,
+        message: Option<String>,
+    ) {
+        let Prepared { name, after, .. } = step.clone();
+        let millis = millis(started);
+        self.steps.push(StepResult { name: name.clone(), outcome, exit_code, millis, after });
+        self.tell(EventKind::StepFinished { step: number, name, outcome, exit_code, millis, after, message })
+            .await;
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// The image's configuration; pulls the image if it is not there.
+    async fn image(&self, image: &str) -> Result<ImageConfig, Error> {
+        if let Some(config) = self.engine.image(image).await? {
+            return Ok(config);
+        }
+        self.note(format!("pulling {image}")).await;
+        let mut pull = self.engine.pull(image);
+        loop {
+            let next = tokio::select! {
+                next = pull.next() => next,
+                () = self.cancel.cancelled() => return Err(Error::Cancelled),
+            };
+            let Some(progress) = next.transpose()? else { break };
+            self.note(format!("{image}: {progress}")).await;
+        }
+        let missing = || engine::Error::Pull {
+            image: image.to_owned(),
+            answer: "it is not there afterwards".to_owned(),
+        };
+        Ok(self.engine.image(image).await?.ok_or_else(missing)?)
+    }
+
+    async fn create_network(&self, network: &str) -> Result<(), Error> {
+        let created = self.engine.create_network(network, self.labels("network")).await;
+        if let Err(engine::Error::Refused { .. }) = &created {
+            // Left by a run of the same name that crashed.
+            self.clean_up().await?;
+            return Ok(self.engine.create_network(network, self.labels("network")).await?);
+        }
+        Ok(created?)
+    }
+
+    async fn services(&self, pipeline: &Pipeline, env: &Env, network: &str) -> Result<Vec<Service>, Error> {
+        let mut services: Vec<Service> = Vec::new();
+        for config in self.config.services_of(pipeline) {
+            self.check()?;
+            let image = image_of(config, env);
+            let alias = config.alias();
+            let image_config = self.image(&image).await?;
+            self.note(format!("starting service {alias} ({image})")).await;
+            let place = service::Place {
+                container: self.container_name(Some(&format!("{}-{alias}", services.len()))),
+                network,
+                labels: self.labels("service"),
+                earlier: &services,
+            };
+            let service = service::start(&self.engine, config, &image, &image_config, env, place).await?;
+            services.push(service);
+        }
+        for service in &services {
+            let started = Instant::now();
+            service.ready(&self.engine, self.spec.tuning.service_limit, &self.cancel).await?;
+            let alias = &service.alias;
+            let text = match service.awaited() {
+                Some(what) => {
+                    format!("service {alias} is ready: {what} answered after {} ms", millis(started))
+                }
+                None => format!("service {alias} runs; it exposes no ports, so nothing was waited for"),
+            };
+            self.note(text).await;
+        }
+        Ok(services)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one container, used once")]
+    async fn start_box(
+        &self,
+        the_box: &BoxConfig,
+        image: &str,
+        root: &str,
+        env: &Env,
+        layout: &Layout,
+        network: &str,
+        container: &str,
+        services: &[Service],
+    ) -> Result<(), Error> {
+        let mut binds =
+            vec![bind(&layout.pipeline, "/pipeline", "rw")?, bind(&layout.control, CONTROL, "ro")?];
+        if !layout.source.starts_with(&layout.pipeline) {
+            binds.push(bind(&layout.source, "/pipeline/source", "rw")?);
+        }
+        if root != "/pipeline/source" {
+            binds.push(bind(&layout.source, root, "rw")?);
+        }
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            entrypoint: Some(vec!["/bin/sh".to_owned()]),
+            cmd: Some(vec!["-c".to_owned(), IDLE.to_owned()]),
+            env: Some(env::of_box(the_box, env)),
+            labels: Some(self.labels("box")),
+            working_dir: Some("/".to_owned()),
+            host_config: Some(HostConfig {
+                binds: Some(binds),
+                network_mode: Some(network.to_owned()),
+                extra_hosts: Some(service::hosts(services)),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        Ok(self.engine.start(container, body).await?)
+    }
+
+    /// Ends everything that runs in the box, but not the box.
+    async fn stop_all(&self, container: &str) {
+        let kill = ["/bin/sh", "-c", "kill -9 -1"].map(str::to_owned);
+        if let Err(error) = self.engine.command(container, Some("0"), &kill, SWEEP).await {
+            tracing::debug!(%error, "cannot stop what runs in the box");
+        }
+    }
+
+    /// Files that root in the box made belong to root on this machine as well; hand them to the user we are, so that
+    /// they can be read and removed.
+    async fn give_back(&self, container: &str) {
+        if rustix::process::geteuid().is_root() {
+            return;
+        }
+        self.stop_all(container).await;
+        let (uid, gid) = if self.engine.rootless() {
+            (0, 0)
+        } else {
+            (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+        };
+        let give = ["chown", "-R", &format!("{uid}:{gid}"), "/pipeline"].map(str::to_owned);
+        match self.engine.command(container, Some("0"), &give, SWEEP).await {
+            Ok(0) => {}
+            Ok(code) => tracing::debug!(code, "cannot hand the files back"),
+            Err(error) => tracing::debug!(%error, "cannot hand the files back"),
+        }
+    }
+
+    /// Removes all that the run made, but for its tree.
+    async fn clean_up(&self) -> Result<(), Error> {
+        let removed = remove_leftovers(&self.engine, Leftovers::Run(&self.spec.key)).await;
+        let control = self.spec.work_dir.join("control");
+        source::remove(&control).map_err(|source| Error::Files { path: control, source })?;
+        removed.map(drop)
+    }
+
+    fn output(&self) -> PathBuf {
+        let output = self.spec.work_dir.join("pipeline/output");
+        if source::has_entries(&output) { output } else { source_of(&self.spec) }
+    }
+
+    fn container_name(&self, part: Option<&str>) -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+        let key: String = self.spec.key.chars().map(plain).collect();
+        let part: String =
+            part.map(|part| format!("-{part}")).unwrap_or_default().chars().map(plain).collect();
+        format!("sealift-{key}{part}")
+    }
+
+    fn labels(&self, role: &str) -> HashMap<String, String> {
+        [(LABEL_RUN, self.spec.key.as_str()), (LABEL_OWNER, &self.spec.owner), (LABEL_ROLE, role)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    }
+}
+
+/// Whose containers and networks to remove.
+#[derive(Debug, Clone, Copy)]
+pub enum Leftovers<'a> {
+    /// All of an owner's.
+    Owner(&'a str),
+    /// Those of one run.
+    Run(&'a str),
+}
+
+/// Removes containers and networks that runs have left behind, by their labels; how many there were.
+///
+/// # Errors
+/// The first failure, after all have been tried.
+pub async fn remove_leftovers(engine: &Engine, which: Leftovers<'_>) -> Result<usize, Error> {
+    let label = match which {
+        Leftovers::Owner(owner) => format!("{LABEL_OWNER}={owner}"),
+        Leftovers::Run(key) => format!("{LABEL_RUN}={key}"),
+    };
+    let (containers, networks) = engine.labelled(&label).await?;
+    let mut result = Ok(());
+    for removed in futures_util::future::join_all(containers.iter().map(|name| engine.remove(name))).await {
+        result = result.and(removed);
+    }
+    for network in &networks {
+        result = result.and(engine.remove_network(network).await);
+    }
+    result?;
+    Ok(containers.len() + networks.len())
+}
+
+fn source_of(spec: &RunSpec) -> PathBuf {
+    match &spec.source {
+        Source::Own(dir) => dir.clone(),
+        Source::Copy(_) => spec.work_dir.join("pipeline/source"),
+    }
+}
+
+/// Makes the run's directories anew; what is in the cache stays.
+fn lay_out(spec: &RunSpec, ignore_file: Option<&str>) -> std::io::Result<Layout> {
+    std::fs::create_dir_all(&spec.work_dir)?;
+    let work_dir = spec.work_dir.canonicalize()?;
+    let pipeline = work_dir.join("pipeline");
+    for name in ["output", "report", "steps", "source"] {
+        source::remove(&pipeline.join(name))?;
+    }
+    let control = work_dir.join("control");
+    source::remove(&control)?;
+    for name in ["cache", "output", "report", "steps"] {
+        std::fs::create_dir_all(pipeline.join(name))?;
+        scripts::open_to_all(&pipeline.join(name))?;
+    }
+    std::fs::create_dir_all(&control)?;
+    let report = control.join(REPORT);
+    mknodat(CWD, &report, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
+    // Whatever our umask is: the user in the container may be anybody.
+    std::fs::set_permissions(&report, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+    std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let source = match &spec.source {
+        Source::Own(dir) => dir.canonicalize()?,
+        Source::Copy(from) => {
+            let from = from.canonicalize()?;
+            let patterns = std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore")));
+            let ignore = source::Ignore::parse(&patterns.unwrap_or_default());
+            let to = pipeline.join("source");
+            source::copy(&from, &to, &[work_dir], &ignore)?;
+            to
+        }
+    };
+    let layout = Layout { pipeline, control, source };
+    scripts::write_init(&layout)?;
+    Ok(layout)
+}
+
+fn bind(from: &Path, to: &str, mode: &str) -> Result<String, Error> {
+    for path in [&*from.to_string_lossy(), to] {
+        if path.contains(':') || !path.starts_with('/') {
+            return Err(Error::Path { path: path.to_owned() });
+        }
+    }
+    // `z`: where SELinux is on, the container may use it.
+    Ok(format!("{}:{to}:{mode},z", from.display()))
+}
+
+fn image_of(config: &BoxConfig, env: &Env) -> String {
+    config.image(&|name| env.get(name).map(str::to_owned))
+}
+
+/// The box's own `entrypoint` and `cmd` are the shell that the steps are fed to.
+fn shell_of(config: &BoxConfig, env: &Env) -> Vec<String> {
+    let parts = [&config.entrypoint, &config.cmd];
+    parts.into_iter().flatten().flat_map(|part| shell::split(&env.fill(part))).collect()
+}
+
+fn ending(failed: Option<(String, String)>, cancelled: bool) -> (bool, Option<String>) {
+    match failed {
+        _ if cancelled => (false, Some("aborted".to_owned())),
+        Some((step, message)) => (false, Some(format!("step {step} failed: {message}"))),
+        None => (true, None),
+    }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn words(duration: Duration) -> String {
+    match duration.as_secs() {
+        0 => format!("{} ms", duration.as_millis()),
+        seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    }
+}
+
+/// An error with all its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,205 @@
+//! Copies of source trees, and what may be read of a tree that a container has written to.
+//!
+//! Guarantees: a copy keeps modes, times and symbolic links, follows none, and shares blocks with its original where
+//! the filesystem can; reading a file of a container's tree never leaves that tree.
+//!
+//! It must not know what the trees are for.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, openat2, utimensat};
+
+/// The longest message a step may leave.
+const MESSAGE: u64 = 4096;
+
+/// What is left out of a copy: lines as in a .gitignore (without `!`).
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ignore {
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Debug, Clone)]
+struct Pattern {
+    glob: Vec<u8>,
+    /// Holds for the path from the root, not for each name.
+    anchored: bool,
+    directories_only: bool,
+}
+
+impl Ignore {
+    pub(crate) fn parse(text: &str) -> Ignore {
+        let mut patterns = Vec::new();
+        for line in
+            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '!']))
+        {
+            let directories_only = line.ends_with('/');
+            let glob = line.trim_end_matches('/');
+            let anchored = glob.contains('/');
+            let glob = glob.trim_start_matches('/').as_bytes().to_vec();
+            patterns.push(Pattern { glob, anchored, directories_only });
+        }
+        Ignore { patterns }
+    }
+
+    fn matches(&self, relative: &Path, directory: bool) -> bool {
+        let name = relative.file_name().map_or(&[][..], OsStr::as_bytes);
+        self.patterns.iter().any(|pattern| {
+            let text = if pattern.anchored { relative.as_os_str().as_bytes() } else { name };
+            (directory || !pattern.directories_only) && glob(&pattern.glob, text)
+        })
+    }
+}
+
+/// `*` and `?` stay within a name, `**` does not.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    match pattern {
+        [] => text.is_empty(),
+        [b'*', b'*', b'/', rest @ ..] => {
+            glob(rest, text)
+                || text.iter().enumerate().any(|(at, byte)| *byte == b'/' && glob(rest, &text[at + 1..]))
+        }
+        [b'*', b'*', rest @ ..] => (0..=text.len()).any(|at| glob(rest, &text[at..])),
+        [b'*', rest @ ..] => {
+            let name = text.iter().position(|byte| *byte == b'/').unwrap_or(text.len());
+            (0..=name).any(|at| glob(rest, &text[at..]))
+        }
+        [b'?', rest @ ..] => text.first().is_some_and(|byte| *byte != b'/') && glob(rest, &text[1..]),
+        [byte, rest @ ..] => text.first() == Some(byte) && glob(rest, &text[1..]),
+    }
+}
+
+/// Copies the tree `from` to `to`, which must not be there; leaves out what `ignore` names and the directories in
+/// `without`.
+pub(crate) fn copy(from: &Path, to: &Path, without: &[PathBuf], ignore: &Ignore) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    // A stack and not a recursion: a tree may be deeper than ours.
+    let mut open = vec![PathBuf::new()];
+    let mut directories = Vec::new();
+    while let Some(relative) = open.pop() {
+        directories.push(relative.clone());
+        for entry in fs::read_dir(from.join(&relative))? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            let (source, relative) = (entry.path(), relative.join(entry.file_name()));
+            let target = to.join(&relative);
+            if ignore.matches(&relative, kind.is_dir()) || without.contains(&source) {
+                continue;
+            }
+            if kind.is_dir() {
+                fs::create_dir(&target)?;
+                open.push(relative);
+            } else if kind.is_symlink() {
+                symlink(fs::read_link(&source)?, &target)?;
+            } else if kind.is_file() {
+                // Clones or copies within the kernel.
+                fs::copy(&source, &target)?;
+                keep_times(&source, &target)?;
+            }
+            // Sockets, pipes and devices are no source.
+        }
+    }
+    // Last, and the deepest first: a directory's time and mode change with its entries.
+    for relative in directories.iter().rev() {
+        let (source, target) = (from.join(relative), to.join(relative));
+        fs::set_permissions(&target, fs::metadata(&source)?.permissions())?;
+        keep_times(&source, &target)?;
+    }
+    Ok(())
+}
+
+fn keep_times(from: &Path, to: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::symlink_metadata(from)?;
+    let time = Timespec { tv_sec: metadata.mtime(), tv_nsec: metadata.mtime_nsec() };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+/// The start of a small file below `root`, which a container could write to: nothing outside of `root` is read,
+/// whatever links it has laid. None where there is no such file.
+pub(crate) fn read_message(root: &Path, relative: &Path) -> Option<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let directory = fs::File::open(root).ok()?;
+    let file = fs::File::from(openat2(&directory, relative, flags, Mode::empty(), resolve).ok()?);
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(MESSAGE).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// Whether `dir` is a real directory with anything in it.
+pub(crate) fn has_entries(dir: &Path) -> bool {
+    let real = fs::symlink_metadata(dir).is_ok_and(|metadata| metadata.is_dir());
+    real && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Removes a tree; none there is fine.
+pub(crate) fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_in_gitignore() {
+        let ignore = Ignore::parse("# c\n*.log\n/top\nbuild/\na/*/c\n**/deep.txt\n");
+        for (path, directory, want) in [
+            ("x/y.log", false, true),
+            ("top", false, true),
+            ("x/top", false, false),
+            ("x/build", true, true),
+            ("x/build", false, false),
+            ("a/b/c", false, true),
+            ("a/b/b/c", false, false),
+            ("q/r/deep.txt", false, true),
+        ] {
+            assert_eq!(ignore.matches(Path::new(path), directory), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn copies_and_leaves_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        fs::create_dir_all(from.join("sub/work")).unwrap();
+        fs::write(from.join("sub/a"), "a").unwrap();
+        fs::write(from.join("x.log"), "").unwrap();
+        symlink("/etc/passwd", from.join("link")).unwrap();
+        let to = dir.path().join("to");
+        copy(&from, &to, &[from.join("sub/work")], &Ignore::parse("*.log")).unwrap();
+        assert_eq!(fs::read_to_string(to.join("sub/a")).unwrap(), "a");
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("/etc/passwd"));
+        assert!(!to.join("sub/work").is_dir() && !to.join("x.log").is_file());
+        let times = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+        assert_eq!(times(&from.join("sub/a")), times(&to.join("sub/a")));
+    }
+
+    #[test]
+    fn messages_do_not_leave_the_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("secret"), "s").unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir(&root).unwrap();
+        symlink("../secret", root.join("message")).unwrap();
+        symlink("..", root.join("up")).unwrap();
+        fs::write(root.join("good"), " text \n").unwrap();
+        assert_eq!(read_message(&root, Path::new("message")), None);
+        assert_eq!(read_message(&root, Path::new("up/secret")), None);
+        assert_eq!(read_message(&root, Path::new("none")), None);
+        assert_eq!(read_message(&root, Path::new("good")).as_deref(), Some("text"));
+    }
+}

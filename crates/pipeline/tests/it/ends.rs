@@ -1,0 +1,156 @@
+//! How runs end that do not come to their own end, and what is left then: nothing.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sealift_model::{EventKind, StepOutcome};
+use sealift_pipeline::{Engine, Error, Leftovers, config, execute, remove_leftovers};
+use tokio::sync::mpsc;
+
+use crate::host::{self, BASH, Job, SH, engine, script, scripts};
+
+#[tokio::test]
+async fn limits_of_time_hold() {
+    let Some(engine) = engine().await else { return };
+    for (code, silent) in
+        [("printf quiet; sleep 100", true), ("while :; do echo busy; sleep 0.1; done", false)]
+    {
+        let mut yaml = scripts(SH, &[code, "echo never"]);
+        yaml.push_str("  after-steps:\n");
+        yaml.push_str(&script("after", "echo $WERCKER_RESULT"));
+        let mut job = Job::new(yaml);
+        job.spec.tuning.command_limit = Some(Duration::from_millis(1500));
+        job.spec.tuning.no_response_limit = Some(Duration::from_millis(700));
+        let ran = job.run(&engine).await;
+        let (outcome, code, message) = ran.finished(0);
+        assert_eq!((outcome, code), (StepOutcome::TimedOut, None));
+        assert!(message.unwrap().contains(if silent { "no output" } else { "longer" }));
+        assert!(ran.output(0).starts_with(if silent { "quiet" } else { "busy" }));
+        assert_eq!(ran.output(2), "failed\n", "{:#?}", ran.events);
+        assert!(!ran.outcome().passed);
+    }
+}
+
+#[tokio::test]
+async fn cancelling_stops_within_a_second_and_removes_all() {
+    let Some(engine) = engine().await else { return };
+    for image in [SH, BASH] {
+        let mut cancelled = None;
+        let mut ended = None;
+        let job = Job::new(scripts(image, &["trap '' TERM INT; echo started; sleep 100"]));
+        let ran = job
+            .run_watching(&engine, |event, cancel| match event {
+                EventKind::Output { .. } => {
+                    cancelled = Some(Instant::now());
+                    cancel.cancel();
+                }
+                EventKind::StepFinished { .. } => ended = Some(Instant::now()),
+                _ => {}
+            })
+            .await;
+        let outcome = ran.outcome();
+        assert!(outcome.aborted && !outcome.passed);
+        assert_eq!(ran.finished(0).0, StepOutcome::Aborted);
+        let took = ended.unwrap() - cancelled.unwrap();
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_future_removes_all() {
+    let Some(engine) = engine().await else { return };
+    let job = Job::new(scripts(SH, &["echo started; sleep 100"]));
+    let (config, _) = config::parse(&job.yaml).unwrap();
+    let (events, mut inbox) = mpsc::channel(16);
+    let key = job.spec.key.clone();
+    let run = execute(&engine, &config, job.spec, events, job.cancel);
+    let started = async {
+        while let Some(event) = inbox.recv().await {
+            if matches!(event, EventKind::Output { .. }) {
+                break;
+            }
+        }
+    };
+    tokio::select! { _ = run => panic!("it ended"), () = started => {} }
+    // The channel closes when the run's own task is done.
+    tokio::time::timeout(Duration::from_secs(20), async { while inbox.recv().await.is_some() {} })
+        .await
+        .unwrap();
+    assert_eq!(remove_leftovers(&engine, Leftovers::Run(&key)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn leftovers_of_an_owner_are_found() {
+    let Some(engine) = engine().await else { return };
+    let job = Job::new(scripts(SH, &["sleep 0.2; echo started; sleep 100"]));
+    let owner = job.spec.owner.clone();
+    assert_eq!(remove_leftovers(&engine, Leftovers::Owner(&owner)).await.unwrap(), 0);
+    // Removed under the run's feet: as after a crash there are a box and its network.
+    let other = engine.clone();
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let mut go = Some(go);
+    let sweep = async move {
+        gone.await.unwrap();
+        remove_leftovers(&other, Leftovers::Owner(&owner)).await.unwrap()
+    };
+    let run = job.run_watching(&engine, |event, _| {
+        if matches!(event, EventKind::Output { .. })
+            && let Some(go) = go.take()
+        {
+            go.send(()).unwrap();
+        }
+    });
+    let (ran, removed) = tokio::join!(run, sweep);
+    assert_eq!(removed, 2);
+    assert!(ran.result.as_ref().is_ok_and(|outcome| !outcome.passed) || ran.result.is_err());
+    assert!(ran.took < Duration::from_secs(60), "{:?}", ran.took);
+}
+
+#[tokio::test]
+async fn what_cannot_run_says_why() {
+    let Some(engine) = engine().await else { return };
+    let ran = Job::new("box: 127.0.0.1:1/none\nbuild:\n  steps: [a]\n".into()).run(&engine).await;
+    let error = ran.result.unwrap_err();
+    assert!(error.to_string().starts_with("image 127.0.0.1:1/none:latest cannot be pulled: "), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+
+    let mut job = Job::new(scripts(SH, &["true"]));
+    job.spec.pipeline = "dploy".into();
+    let ran = job.run(&engine).await;
+    assert_eq!(ran.result.unwrap_err().to_string(), "there is no pipeline dploy; there is build");
+
+    let ran = Job::new(format!("box: {SH}\nbuild:\n  stpes: [a]\n")).run(&engine).await;
+    let error = ran.result.unwrap_err();
+    assert!(matches!(error, Error::Unusable { .. }), "{error}");
+    assert!(error.to_string().contains("did you mean `steps` at line 3?"), "{error}");
+}
+
+#[tokio::test]
+async fn a_podman_service_is_started_and_ends_with_the_engine() {
+    let Some(engine) = engine().await else { return };
+    if !engine.name().starts_with("Podman") {
+        return println!("SKIPPED: this machine's engine is {}", engine.name());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let nothing = host::options(dir.path().into(), "/nowhere".into());
+    if nothing.docker_host.is_some() || Engine::connect(&nothing).await.is_ok() {
+        return println!("SKIPPED: a service is running on this machine already");
+    }
+    let error = Engine::connect(&nothing).await.unwrap_err().to_string();
+    assert!(error.contains("apt-get install podman") && error.contains("/run/docker.sock"), "{error}");
+    let options = host::options(dir.path().into(), std::env::var_os("PATH").unwrap());
+    let started = Engine::connect(&options).await.unwrap();
+    // The next program finds the one that runs.
+    let second = Engine::connect(&nothing).await.unwrap();
+    assert_eq!(started.address(), second.address());
+    let ran = Job::new(scripts(SH, &["echo hi"])).run(&started).await;
+    assert!(ran.outcome().passed);
+    drop(started);
+    let socket = dir.path().join("podman.sock");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+        assert!(Instant::now() < deadline, "the service did not end");
+        tokio::task::yield_now().await;
+    }
+    assert!(Path::new(&socket).parent().is_some());
+}
