@@ -10,7 +10,7 @@ use sealift_model::{Requirements, UnitName};
 
 use crate::glob::glob_matches;
 use crate::unit_file::{Assignment, UnitFile};
-use crate::{finding, known, near, sort};
+use crate::{MOST_OF_A_KIND, finding, known, near, sort};
 
 pub(crate) const SECTION: &str = "X-Fleet";
 
@@ -96,13 +96,13 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn check_keys(&mut self) {
+        let is_known = |key| known::FLEET.split_ascii_whitespace().any(|known| known == key);
         let sections = self.file.sections().iter().filter(|section| section.name == SECTION);
-        for assignment in sections.flat_map(|section| &section.assignments) {
+        let assignments = sections.flat_map(|section| &section.assignments);
+        for assignment in assignments.filter(|a| !is_known(a.key())).take(MOST_OF_A_KIND) {
             let key = assignment.key();
             let (message, help) = if let Some((_, modern)) = DEPRECATED.iter().find(|(old, _)| *old == key) {
                 (format!("{key} is deprecated"), Some(format!("write {modern}")))
-            } else if known::FLEET.split_ascii_whitespace().any(|known| known == key) {
-                continue;
             } else {
                 let known = known::FLEET.split_ascii_whitespace().chain(DEPRECATED.map(|(old, _)| old));
                 let help = near(key, known).map(|near| format!("did you mean {near}?"));
@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
     /// At most one counts: the first of the best spelling.
     fn machine_id(&mut self) -> Vec<Item<'a>> {
         let mut items = self.items(MACHINE_ID);
-        for spare in items.drain(items.len().min(1)..) {
+        for spare in items.drain(items.len().min(1)..).take(MOST_OF_A_KIND) {
             let message = format!("only one machine can be asked for; {} is ignored", spare.text);
             self.findings.push(spare.finding(Severity::Warning, message, None));
         }
@@ -133,16 +133,15 @@ impl<'a> Reader<'a> {
     fn machine_of(&mut self) -> Vec<Item<'a>> {
         let items = self.items(MACHINE_OF);
         // A template's own text need not make sense before its instance is known.
-        for item in items.iter().filter(|_| !self.name.is_template()) {
-            if let Err(reason) = item.text.parse::<UnitName>() {
-                let help = if item.text.contains(char::is_whitespace) {
-                    "one unit on each MachineOf line"
-                } else {
-                    "the exact name, with its suffix"
-                };
-                let finding = item.finding(Severity::Warning, reason.to_string(), Some(help.into()));
-                self.findings.push(finding);
-            }
+        let judged = items.iter().filter(|_| !self.name.is_template());
+        let invalid = judged.filter_map(|item| Some((item, item.text.parse::<UnitName>().err()?)));
+        for (item, reason) in invalid.take(MOST_OF_A_KIND) {
+            let help = if item.text.contains(char::is_whitespace) {
+                "one unit on each MachineOf line"
+            } else {
+                "the exact name, with its suffix"
+            };
+            self.findings.push(item.finding(Severity::Warning, reason.to_string(), Some(help.into())));
         }
         items
     }
@@ -161,7 +160,8 @@ impl<'a> Reader<'a> {
 
     fn replaces(&mut self) -> Vec<Item<'a>> {
         let items = self.items(REPLACES);
-        for item in items.iter().filter(|item| item.text.contains(char::is_whitespace)) {
+        let invalid = items.iter().filter(|item| item.text.contains(char::is_whitespace));
+        for item in invalid.take(MOST_OF_A_KIND) {
             let message = format!("no unit's name matches {:?}", item.text);
             let help = "one name or glob on each Replaces line".into();
             self.findings.push(item.finding(Severity::Warning, message, Some(help)));
@@ -184,17 +184,19 @@ impl<'a> Reader<'a> {
     }
 
     fn metadata(&mut self, requirements: &mut Requirements) {
+        let mut malformed = Vec::new();
         for item in self.items(METADATA) {
             match item.text.split('=').collect::<Vec<_>>()[..] {
                 [key, value] if !key.is_empty() && !value.is_empty() => {
                     requirements.metadata.entry(key.to_owned()).or_default().insert(value.to_owned());
                 }
-                _ => self.findings.push(item.finding(
-                    Severity::Warning,
-                    format!("{:?} is not key=value; it is ignored", item.text),
-                    Some("several pairs are written \"a=b\" \"c=d\", each in quotes, or on lines of their own".into()),
-                )),
+                _ => malformed.push(item),
             }
+        }
+        for item in malformed.iter().take(MOST_OF_A_KIND) {
+            let message = format!("{:?} is not key=value; it is ignored", item.text);
+            let help = "several pairs are written \"a=b\" \"c=d\", each in quotes, or on lines of their own";
+            self.findings.push(item.finding(Severity::Warning, message, Some(help.into())));
         }
     }
 
@@ -212,16 +214,17 @@ impl<'a> Reader<'a> {
 
     /// A unit cannot ask for another one and keep it away.
     fn check_peers(&mut self, peers: &[Item], keeps_away: &[Item]) {
-        for peer in peers {
-            if let Some(glob) = keeps_away.iter().find(|glob| glob_matches(&glob.text, &peer.text)) {
-                let message = format!(
-                    "{} is wanted on the same machine, but {} in line {} keeps it away",
-                    peer.text,
-                    glob.source.key(),
-                    glob.line()
-                );
-                self.findings.push(peer.finding(Severity::Error, message, None));
-            }
+        let kept_away = peers.iter().filter_map(|peer| {
+            Some((peer, keeps_away.iter().find(|glob| glob_matches(&glob.text, &peer.text))?))
+        });
+        for (peer, glob) in kept_away.take(MOST_OF_A_KIND) {
+            let message = format!(
+                "{} is wanted on the same machine, but {} in line {} keeps it away",
+                peer.text,
+                glob.source.key(),
+                glob.line()
+            );
+            self.findings.push(peer.finding(Severity::Error, message, None));
         }
     }
 

@@ -24,6 +24,9 @@ pub use verify::verify;
 /// A word longer than this is no slip of the fingers; comparing it with every known word would only cost time.
 const LONGEST_TYPO: usize = 64;
 
+/// More warnings of one kind nobody reads, and a large file of nothing else would take seconds to look through.
+const MOST_OF_A_KIND: usize = 50;
+
 /// The known word that was probably meant by `word`.
 fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > LONGEST_TYPO { None } else { nearest(word, known) }

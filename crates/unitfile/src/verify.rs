@@ -8,7 +8,7 @@ use sealift_model::{UnitKind, UnitName};
 
 use crate::line::Place;
 use crate::unit_file::{Section, UnitFile};
-use crate::{finding, fleet, known, near, sort};
+use crate::{MOST_OF_A_KIND, finding, fleet, known, near, sort};
 
 /// Everything that can be said of the file, in its order.
 #[must_use]
@@ -18,8 +18,8 @@ pub fn verify(name: &UnitName, file: &UnitFile) -> Vec<Diagnostic> {
     check.findings.extend(requirements);
     for section in file.sections() {
         check.section(section);
-        check.keys(section);
     }
+    check.keys();
     match name.kind() {
         UnitKind::Service => check.service(),
         UnitKind::Socket => check.needs_one_of(LISTEN, "a Listen key such as ListenStream="),
@@ -108,21 +108,19 @@ impl Check<'_> {
         self.add(Severity::Warning, section.place, message, help);
     }
 
-    fn keys(&mut self, section: &Section) {
+    fn keys(&mut self) {
+        let has = |section: &str, key: &str| known::keys(section).into_iter().flatten().any(|k| k == key);
         // The reading of requirements has its own word on [X-Fleet].
-        if section.name == fleet::SECTION || known::keys(&section.name).is_none() {
-            return;
-        }
-        for assignment in &section.assignments {
+        let sections = self.file.sections().iter().filter(|section| section.name != fleet::SECTION);
+        let checked = sections.filter(|section| known::keys(&section.name).is_some());
+        let assignments = checked.flat_map(|section| section.assignments.iter().map(|a| (&*section.name, a)));
+        let unknown = assignments.filter(|(section, a)| !a.key().starts_with("X-") && !has(section, a.key()));
+        for (section, assignment) in unknown.take(MOST_OF_A_KIND) {
             let key = assignment.key();
-            let has = |section| known::keys(section).into_iter().flatten().any(|known| known == key);
-            if key.starts_with("X-") || has(&section.name) {
-                continue;
-            }
-            let message = format!("systemd knows no {key} in [{}]; it is ignored", section.name);
-            let help = if let Some(other) = self.read_sections().into_iter().find(|other| has(other)) {
+            let message = format!("systemd knows no {key} in [{section}]; it is ignored");
+            let help = if let Some(other) = self.read_sections().into_iter().find(|other| has(other, key)) {
                 format!("it belongs in [{other}]")
-            } else if let Some(near) = near(key, known::keys(&section.name).into_iter().flatten()) {
+            } else if let Some(near) = near(key, known::keys(section).into_iter().flatten()) {
                 format!("did you mean {near}?")
             } else {
                 // A newer systemd may know it.
@@ -155,8 +153,13 @@ impl Check<'_> {
 
     /// systemd's own conditions for loading a service, service_verify() there.
     fn service(&mut self) {
-        let Some(place) = self.own_place() else { return };
         let file = self.file;
+        let acts = file.value("Unit", "SuccessAction").is_some_and(|action| !action.is_empty());
+        // systemd-poweroff.service and its like do nothing but succeed.
+        if acts && file.section("Service").is_none() {
+            return;
+        }
+        let Some(place) = self.own_place() else { return };
         let starts = file.list("Service", "ExecStart");
         let value = |key| file.value("Service", key).filter(|value| !value.is_empty());
         let own_type = value("Type");
@@ -166,7 +169,6 @@ impl Check<'_> {
         if starts.is_empty() {
             let stays = value("RemainAfterExit").is_some_and(is_true);
             let stops = !file.list("Service", "ExecStop").is_empty();
-            let acts = file.value("Unit", "SuccessAction").is_some_and(|action| !action.is_empty());
             if !(one_shot && (acts || stops && stays)) {
                 let help = "only a oneshot service with RemainAfterExit=yes and ExecStop= can do without";
                 let message = "the service has no ExecStart=; systemd refuses the file";
@@ -256,6 +258,7 @@ mod tests {
             // Without a type and ExecStart= systemd takes the service as oneshot.
             ("a.service", "[Service]\nRemainAfterExit=1\nExecStop=/bin/a\n"),
             ("a.service", "[Unit]\nSuccessAction=reboot\n[Service]\n"),
+            ("a.service", "[Unit]\nSuccessAction=reboot\n"),
             ("a.service", "[Service]\nType=oneshot\nExecStart=/bin/a\nExecStart=/bin/b\n"),
             ("a.service", "[Service]\nExecStart=/bin/a\nExecStart=\nExecStart=/bin/b\n"),
             ("a.service", "[Service]\nExecStart=%h/a\nExecStartPre=\"b/c\"\nExecStartPost=|d/e\n"),
@@ -391,5 +394,11 @@ mod tests {
                 "6:1+9 error: MachineOf cannot stand together with Global (remove it, or Global in line 5)",
             ]
         );
+    }
+
+    #[test]
+    fn nobody_has_to_read_a_thousand_findings() {
+        let text = format!("[Service]\nExecStart=/a\n{}", "ExceStart=/a\n".repeat(1000));
+        assert_eq!(found("a.service", &text).len(), MOST_OF_A_KIND);
     }
 }
