@@ -9,6 +9,7 @@ mod app;
 mod assignment;
 pub mod diagnostic;
 mod event;
+mod glob;
 mod machine;
 mod name;
 mod package;
@@ -19,6 +20,7 @@ mod unit;
 pub use app::{App, AppPhase, Release, ReleaseNumber};
 pub use assignment::{Assignment, RunAssignment, UnitAssignment};
 pub use event::{EventKind, RunEvent, Stream};
+pub use glob::glob_matches;
 pub use machine::{Machine, Presence};
 pub use name::{
     BranchName, CommitId, Digest, InvalidName, MachineId, ProjectName, RunId, SessionId, UnitKind, UnitName,

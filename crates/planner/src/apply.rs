@@ -1,0 +1,80 @@
+//! What a snapshot is like after an action. The server writes exactly this.
+
+use sealift_model::{Attempt, AttemptEnd, Placement, Run, RunState, Timestamp};
+
+use crate::{Action, Snapshot};
+
+/// Carries out `action` at the time `now`. An action that does not fit the snapshot (its run or attempt is another by
+/// now, its unit is placed elsewhere) changes nothing and gives false.
+pub fn apply(snapshot: &mut Snapshot, action: &Action, now: Timestamp) -> bool {
+    match action {
+        Action::PutUnit { unit } => {
+            snapshot.units.insert(unit.name.clone(), (**unit).clone());
+            true
+        }
+        Action::RemoveUnit { name } => snapshot.units.remove(name).is_some(),
+        Action::Place { unit, machine } => {
+            if snapshot.placements.contains_key(unit) {
+                return false;
+            }
+            let placement = Placement { unit: unit.clone(), machine: machine.clone(), since: now };
+            snapshot.placements.insert(unit.clone(), placement);
+            true
+        }
+        Action::Unplace { unit, machine, .. } => {
+            let fits = snapshot.placements.get(unit).is_some_and(|placement| placement.machine == *machine);
+            if fits {
+                snapshot.placements.remove(unit);
+            }
+            fits
+        }
+        Action::Dispatch { run, attempt, machine, session } => {
+            let Some(run) = snapshot.runs.get_mut(run) else { return false };
+            if run.state != RunState::Queued || *attempt != next_attempt(run) {
+                return false;
+            }
+            run.state = RunState::Running;
+            run.attempts.push(Attempt {
+                number: *attempt,
+                machine: machine.clone(),
+                session: session.clone(),
+                started_at: now,
+                end: None,
+            });
+            true
+        }
+        Action::Lose { run, attempt, .. } => {
+            let Some(run) = snapshot.runs.get_mut(run) else { return false };
+            if run.attempt().is_none_or(|last| last.number != *attempt) || !lose(run) {
+                return false;
+            }
+            run.state = RunState::Queued;
+            // The next attempt begins at the first step.
+            run.steps.clear();
+            true
+        }
+        Action::GiveUp { run, reason } => {
+            let Some(run) = snapshot.runs.get_mut(run) else { return false };
+            if !lose(run) {
+                return false;
+            }
+            run.state = RunState::Failed;
+            run.ended_at = Some(now);
+            run.message = Some(reason.clone());
+            true
+        }
+    }
+}
+
+/// The number of the attempt to come.
+pub(crate) fn next_attempt(run: &Run) -> u32 {
+    run.attempt().map_or(1, |last| last.number + 1)
+}
+
+/// Ends the open attempt of a running run as lost.
+fn lose(run: &mut Run) -> bool {
+    let open = run.attempts.last_mut().filter(|last| last.end.is_none() && run.state == RunState::Running);
+    let Some(open) = open else { return false };
+    open.end = Some(AttemptEnd::Lost);
+    true
+}

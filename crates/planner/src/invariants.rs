@@ -1,0 +1,221 @@
+//! What must hold of every snapshot once its plan is carried out, and of every step on the way there.
+//!
+//! Shared by tests, debug assertions and the simulator. Written anew from the rules rather than from the planner's
+//! code, as simply as possible and without regard to speed, so that the two do not err together.
+
+use std::fmt;
+
+use sealift_model::{DesiredState, MachineId, Run, RunId, RunState, Unit, UnitName, glob_matches};
+
+use crate::{Snapshot, units_by_machine};
+
+/// Something that must not be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Violation {
+    /// Two units on one machine of which one does not go with the other.
+    Conflict { machine: MachineId, units: [UnitName; 2] },
+    /// A unit is not where its `MachineOf=` is.
+    Apart { unit: UnitName, from: String },
+    /// A unit is placed although it is not to be, or on a machine that is away or does not suit it.
+    Misplaced { unit: UnitName, machine: MachineId, because: &'static str },
+    /// More attempts are under way than the machine has slots for.
+    Overload { machine: MachineId, running: usize, slots: u32 },
+    /// A run's record contradicts itself.
+    BrokenRun { run: RunId, because: &'static str },
+    /// A unit got a machine while another machine in contact had it.
+    PlacedTwice { unit: UnitName, machines: [MachineId; 2] },
+    /// What had happened to a run was changed.
+    RewrittenRun { run: RunId, because: &'static str },
+    /// A unit changed and its generation did not rise.
+    StaleGeneration { unit: UnitName },
+    /// A unit went from one owner to another without being removed.
+    TakenOver { unit: UnitName },
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Violation::Conflict { machine, units: [one, other] } => {
+                write!(f, "{one} and {other} are both on {machine} and conflict")
+            }
+            Violation::Apart { unit, from } => write!(f, "{unit} is not on the machine of {from}"),
+            Violation::Misplaced { unit, machine, because } => {
+                write!(f, "{unit} is on {machine}, but {because}")
+            }
+            Violation::Overload { machine, running, slots } => {
+                write!(f, "{machine} has {running} attempts in {slots} slots")
+            }
+            Violation::BrokenRun { run, because } | Violation::RewrittenRun { run, because } => {
+                write!(f, "run {run}: {because}")
+            }
+            Violation::PlacedTwice { unit, machines: [old, new] } => {
+                write!(f, "{unit} came to {new} while it was on {old}")
+            }
+            Violation::StaleGeneration { unit } => write!(f, "{unit} changed under the same generation"),
+            Violation::TakenOver { unit } => write!(f, "{unit} was taken over"),
+        }
+    }
+}
+
+/// What does not hold of one snapshot. A snapshot may violate some of it after a machine was lost or a unit changed,
+/// until its plan is carried out.
+#[must_use]
+pub fn state(snapshot: &Snapshot) -> Vec<Violation> {
+    let mut found = Vec::new();
+    placements(snapshot, &mut found);
+    conflicts(snapshot, &mut found);
+    slots(snapshot, &mut found);
+    for run in snapshot.runs.values() {
+        let broken = |because| Violation::BrokenRun { run: run.id.clone(), because };
+        found.extend(broken_run(run).into_iter().map(broken));
+    }
+    found
+}
+
+/// What does not hold of the way from one snapshot to a later one.
+#[must_use]
+pub fn step(before: &Snapshot, after: &Snapshot) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for (name, placement) in &after.placements {
+        let new = &placement.machine;
+        let old = before.placements.get(name).map(|placement| &placement.machine);
+        if old == Some(new) {
+            continue;
+        }
+        let reporting = before.statuses.keys().filter(|(_, unit)| unit == name).map(|(machine, _)| machine);
+        for machine in reporting.chain(old).filter(|machine| *machine != new) {
+            if before.presence(machine).is_some() && after.presence(machine).is_some() {
+                let machines = [machine.clone(), new.clone()];
+                found.push(Violation::PlacedTwice { unit: name.clone(), machines });
+            }
+        }
+    }
+    for (name, new) in &after.units {
+        let Some(old) = before.units.get(name) else { continue };
+        if old != new && new.generation <= old.generation {
+            found.push(Violation::StaleGeneration { unit: name.clone() });
+        }
+        let owner = |unit: &Unit| unit.app.as_ref().map(|(project, _)| project.clone());
+        if owner(old) != owner(new) {
+            found.push(Violation::TakenOver { unit: name.clone() });
+        }
+    }
+    for (id, new) in &after.runs {
+        let Some(old) = before.runs.get(id) else { continue };
+        let rewritten = |because| Violation::RewrittenRun { run: id.clone(), because };
+        found.extend(rewritten_run(old, new).into_iter().map(rewritten));
+    }
+    found
+}
+
+fn placements(snapshot: &Snapshot, found: &mut Vec<Violation>) {
+    for (name, placement) in &snapshot.placements {
+        let machine = &placement.machine;
+        let mut misplaced = |because| {
+            found.push(Violation::Misplaced { unit: name.clone(), machine: machine.clone(), because });
+        };
+        let Some(unit) = snapshot.units.get(name) else {
+            misplaced("there is no such unit");
+            continue;
+        };
+        if unit.desired == DesiredState::Inactive || name.is_template() || unit.requirements.global {
+            misplaced("it needs no placement");
+        }
+        let Some((about, Some(_))) = snapshot.machines.get(machine) else {
+            misplaced("the machine is away");
+            continue;
+        };
+        let wanted = unit.requirements.machine_id.as_deref();
+        if wanted.is_some_and(|id| id != machine.as_str() && id != machine.short()) {
+            misplaced("it is for another machine");
+        }
+        for (key, values) in &unit.requirements.metadata {
+            if about.metadata.get(key).is_none_or(|value| !values.contains(value)) {
+                misplaced("the machine has not the metadata");
+            }
+        }
+        for target in &unit.requirements.machine_of {
+            let together = snapshot
+                .placements
+                .iter()
+                .any(|(other, at)| other.as_str() == target && at.machine == *machine);
+            if !together {
+                found.push(Violation::Apart { unit: name.clone(), from: target.clone() });
+            }
+        }
+    }
+}
+
+fn conflicts(snapshot: &Snapshot, found: &mut Vec<Violation>) {
+    for (machine, names) in units_by_machine(snapshot) {
+        for one in &names {
+            for other in &names {
+                let globs = snapshot.units.get(one).map(|unit| &unit.requirements.conflicts);
+                let excluded = globs.into_iter().flatten().any(|glob| glob_matches(glob, other.as_str()));
+                if one != other && excluded {
+                    let units = [one.clone(), other.clone()];
+                    found.push(Violation::Conflict { machine: machine.clone(), units });
+                }
+            }
+        }
+    }
+}
+
+fn slots(snapshot: &Snapshot, found: &mut Vec<Violation>) {
+    for (id, (machine, presence)) in &snapshot.machines {
+        let Some(presence) = presence else { continue };
+        let running = snapshot
+            .runs
+            .values()
+            .filter(|run| run.state == RunState::Running)
+            .filter_map(Run::attempt)
+            .filter(|last| last.end.is_none() && last.machine == *id && last.session == presence.session)
+            .count();
+        let slots = machine.run_slots;
+        if u32::try_from(running).is_ok_and(|running| running > slots) {
+            found.push(Violation::Overload { machine: id.clone(), running, slots });
+        }
+    }
+}
+
+fn broken_run(run: &Run) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    let open = run.attempts.iter().filter(|attempt| attempt.end.is_none()).count();
+    if !(1..).zip(&run.attempts).all(|(number, attempt)| attempt.number == number) {
+        found.push("attempts are not counted 1, 2, 3");
+    }
+    if open > 1 {
+        found.push("two attempts are open");
+    }
+    let last_is_open = run.attempt().is_some_and(|last| last.end.is_none());
+    match run.state {
+        RunState::Running if !last_is_open => found.push("it runs without an open attempt"),
+        RunState::Queued if open > 0 => found.push("it is queued with an open attempt"),
+        state if state.is_end() && open > 0 => found.push("it ended with an open attempt"),
+        _ => {}
+    }
+    if run.state.is_end() != run.ended_at.is_some() {
+        found.push("its end and the time of its end do not agree");
+    }
+    found
+}
+
+fn rewritten_run(old: &Run, new: &Run) -> Vec<&'static str> {
+    let mut found = Vec::new();
+    if old.state.is_end() && old != new {
+        found.push("it changed after its end");
+    }
+    if new.attempts.len() < old.attempts.len() {
+        found.push("an attempt is gone");
+    }
+    for (before, after) in old.attempts.iter().zip(&new.attempts) {
+        let mut ended = before.clone();
+        if ended.end.is_none() {
+            ended.end = after.end;
+        }
+        if ended != *after {
+            found.push("an attempt was rewritten");
+        }
+    }
+    found
+}

@@ -1,0 +1,8 @@
+//! The planner by tables, rule by rule, and by random snapshots.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod apps;
+mod placing;
+mod random;
+mod runs;
+mod world;

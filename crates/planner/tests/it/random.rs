@@ -1,0 +1,204 @@
+//! Random fleets: every plan is the same twice, breaks nothing on the way and leaves nothing to do.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use sealift_model::{DesiredState, Run, RunState, Unit, glob_matches};
+use sealift_planner::invariants::{self, Violation};
+use sealift_planner::{Action, Snapshot, Verdict, apply, explain, plan, runs_on, units_by_machine};
+
+use crate::world::{NOW, World, app, name, run, words};
+
+const NAMES: [&str; 8] = [
+    "a.service",
+    "b.service",
+    "b2.service",
+    "c.timer",
+    "d@1.service",
+    "d@2.service",
+    "d@.service",
+    "e.service",
+];
+const GLOBS: [&str; 7] = ["a.service", "b*", "d@*.service", "e.service", "c.timer", "[ab]?*", "*"];
+
+fn requirement() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => select(&NAMES[..]).prop_map(|name| format!("MachineOf={name}")),
+        4 => select(&GLOBS[..]).prop_map(|glob| format!("Conflicts={glob}")),
+        3 => select(&GLOBS[..]).prop_map(|glob| format!("Replaces={glob}")),
+        3 => select(&["zone=a", "zone=b", "disk=ssd"][..]).prop_map(str::to_owned),
+        2 => Just("Global=yes".to_owned()),
+        1 => (1..4_u32).prop_map(|n| format!("MachineID={n:08x}")),
+    ]
+}
+
+fn requirements() -> impl Strategy<Value = String> {
+    vec(requirement(), 0..4).prop_map(|words| words.join(" "))
+}
+
+fn machines() -> impl Strategy<Value = World> {
+    let machine = (0..4_u32, option::of(select(&["a", "b"][..])), any::<bool>(), prop::bool::weighted(0.8));
+    vec(machine, 0..6).prop_map(|machines| {
+        (1..).zip(machines).fold(World::default(), |world, (n, (slots, zone, ssd, there))| {
+            let mut metadata = Vec::from_iter(zone.map(|zone| ("zone", zone)));
+            metadata.extend(ssd.then_some(("disk", "ssd")));
+            let world = world.machine(n, slots, &metadata);
+            if there { world } else { world.away(n) }
+        })
+    })
+}
+
+fn with_units(world: World) -> impl Strategy<Value = World> {
+    let wish = prop_oneof![
+        1 => Just(DesiredState::Inactive),
+        2 => Just(DesiredState::Loaded),
+        6 => Just(DesiredState::Launched),
+    ];
+    let units = subsequence(NAMES.to_vec(), 0..=NAMES.len()).prop_shuffle();
+    let places = vec((select(&NAMES[..]), 1..7_u32), 0..6);
+    let statuses = vec((1..6_u32, select(&NAMES[..])), 0..5);
+    (units, vec((requirements(), wish), NAMES.len()), places, statuses).prop_map(
+        move |(units, about, places, statuses)| {
+            let mut world = world.clone();
+            for (unit, (wanted, wish)) in units.into_iter().zip(about) {
+                world = world.unit(unit, &wanted).desired(unit, wish);
+            }
+            world = places.into_iter().fold(world, |world, (unit, n)| world.placed(unit, n));
+            statuses.into_iter().fold(world, |world, (n, unit)| world.status(n, unit))
+        },
+    )
+}
+
+fn with_apps(world: World) -> impl Strategy<Value = World> {
+    let units = || vec((select(&NAMES[..]), requirements()), 0..4);
+    // Two releases of one app, of which the first may have been carried out, and one of another app.
+    (units(), units(), units(), any::<bool>()).prop_map(move |(first, second, other, was_first)| {
+        fn unit_list<'a>(units: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
+            units.iter().map(|(unit, wanted)| (*unit, wanted.as_str())).collect()
+        }
+        let mut world = world.clone();
+        if was_first {
+            world = world.app(app("p", 1, &unit_list(&first)));
+            for action in plan(&world.0).actions {
+                assert!(apply(&mut world.0, &action, NOW));
+            }
+        }
+        world.app(app("p", 2, &unit_list(&second))).app(app("q", 1, &unit_list(&other)))
+    })
+}
+
+/// Runs as they can be: no machine has more of them than slots.
+fn with_runs(world: World) -> impl Strategy<Value = World> {
+    vec((0..5_u64, 0..3_u32, option::of(1..7_u32)), 0..8).prop_map(move |runs| {
+        (1..).zip(runs).fold(world.clone(), |world, (number, (queued_at, lost, on))| {
+            let added = world.clone().run(run(number, queued_at, lost, on));
+            let overload = |one: &Violation| matches!(one, Violation::Overload { .. });
+            if invariants::state(&added.0).iter().any(overload) { world } else { added }
+        })
+    })
+}
+
+fn worlds() -> impl Strategy<Value = World> {
+    machines().prop_flat_map(with_units).prop_flat_map(with_apps).prop_flat_map(with_runs)
+}
+
+/// Carries the plan out step by step; nothing may break that was not broken before.
+fn carry_out(snapshot: &mut Snapshot) {
+    let made = plan(snapshot);
+    assert_eq!(made, plan(&snapshot.clone()), "another plan for the same snapshot");
+    let mut broken = invariants::state(snapshot);
+    for action in &made.actions {
+        let before = snapshot.clone();
+        assert!(apply(snapshot, action, NOW), "{}", words(action));
+        // A unit that goes from one app to another is removed in between, so no single step takes it over.
+        assert_eq!(invariants::step(&before, snapshot), [], "after {}", words(action));
+        let after = invariants::state(snapshot);
+        // A unit that changes may be wrong where it is until the actions that follow.
+        if !matches!(action, Action::PutUnit { .. } | Action::RemoveUnit { .. }) {
+            let is_new =
+                |violation: &&Violation| !broken.contains(violation) && !in_a_circle(snapshot, violation);
+            let new: Vec<_> = after.iter().filter(is_new).collect();
+            assert!(new.is_empty(), "after {}: {new:?}", words(action));
+        }
+        broken = after;
+    }
+    assert_eq!(broken, [], "after {:?}", made.actions.iter().map(words).collect::<Vec<_>>());
+    let again = plan(snapshot);
+    assert_eq!(again.actions.iter().map(words).collect::<Vec<_>>(), [""; 0], "after {:?}", made.actions);
+    assert_eq!(again.problems, made.problems);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plans_settle_and_break_nothing(world in worlds(), lost in 1..6_u32) {
+        let mut snapshot = world.0;
+        carry_out(&mut snapshot);
+        // A machine goes, the others finish stopping what they were told to stop.
+        if let Some((_, presence)) = snapshot.machines.get_mut(&crate::world::machine_id(lost)) {
+            *presence = None;
+        }
+        snapshot.statuses.clear();
+        carry_out(&mut snapshot);
+    }
+
+    #[test]
+    fn what_is_explained_agrees_with_what_is_done(world in worlds()) {
+        let mut snapshot = world.0;
+        carry_out(&mut snapshot);
+        let by_machine = units_by_machine(&snapshot);
+        for unit in snapshot.units.values() {
+            let placed = snapshot.placements.get(&unit.name).map(|placement| &placement.machine);
+            for (machine, verdict) in explain(&snapshot, &unit.name) {
+                let runs = runs_on(&snapshot, unit, &machine);
+                prop_assert_eq!(runs, verdict == Verdict::Here);
+                prop_assert_eq!(runs, by_machine[&machine].contains(&unit.name));
+                // Whatever could come has come.
+                if verdict == Verdict::Fits {
+                    let bound = replaces_what_it_is_bound_to(&snapshot, unit);
+                    prop_assert!(placed.is_some() || bound, "{} fits {}", unit.name, machine);
+                }
+            }
+        }
+        for run in snapshot.runs.values().filter(|run| run.state == RunState::Queued) {
+            for (machine, presence) in snapshot.machines.values() {
+                let running = |other: &&Run| {
+                    other.state == RunState::Running && other.attempt().unwrap().machine == machine.id
+                };
+                let running = snapshot.runs.values().filter(running).count();
+                let full = running >= usize::try_from(machine.run_slots).unwrap();
+                prop_assert!(presence.is_none() || full, "{} waits beside free slots", run.id);
+            }
+        }
+    }
+}
+
+/// Such a unit would drive its own companion away, directly or with what that one follows.
+fn replaces_what_it_is_bound_to(snapshot: &Snapshot, unit: &Unit) -> bool {
+    let replaces = |target: &String| unit.requirements.replaces.iter().any(|glob| glob_matches(glob, target));
+    bound_to(snapshot, unit).iter().any(replaces)
+}
+
+/// Units that are `MachineOf=` each other can only leave one after the other.
+fn in_a_circle(snapshot: &Snapshot, violation: &Violation) -> bool {
+    let Violation::Apart { unit, .. } = violation else { return false };
+    let unit = &snapshot.units[unit];
+    bound_to(snapshot, unit).iter().any(|target| target == unit.name.as_str())
+}
+
+/// What the unit follows, by however many steps.
+fn bound_to(snapshot: &Snapshot, unit: &Unit) -> Vec<String> {
+    let mut bound: Vec<String> = unit.requirements.machine_of.iter().cloned().collect();
+    let mut next = 0;
+    while let Some(target) = bound.get(next).cloned() {
+        if let Some(target) = snapshot.units.get(&name(&target)) {
+            let more = target.requirements.machine_of.iter().filter(|one| !bound.contains(one)).cloned();
+            let more: Vec<String> = more.collect();
+            bound.extend(more);
+        }
+        next += 1;
+    }
+    bound
+}
