@@ -358,6 +358,8 @@ impl Inner {
         let unit = &prepared.assignment.unit;
         let mut record = Record { phase: Phase::Starting { at: (self.clock)() }, ..prepared.record.clone() };
         self.records.put(&unit.name, &record)?;
+        // systemd counts starts against StartLimitBurst=; a start that was asked for is not one of a crash loop.
+        self.systemd.reset_failed(&unit.name).await?;
         let result = match unit.desired {
             DesiredState::Launched if prepared.restart => self.systemd.restart(&unit.name).await?,
             DesiredState::Launched => self.systemd.start(&unit.name).await?,
@@ -377,10 +379,7 @@ impl Inner {
             return Ok(());
         }
         if self.records.get(unit)?.is_some() {
-            self.systemd.stop(unit).await.map(drop).or_else(|error| {
-                // What systemd does not know is stopped.
-                if error.is_unknown_unit() { Ok(()) } else { Err(error) }
-            })?;
+            stop(&self.systemd, unit).await?;
             files::remove(&self.manager.unit_dir, unit)?;
             self.reload().await?;
             self.systemd.reset_failed(unit).await?;
@@ -457,5 +456,35 @@ impl Inner {
             since: state.map_or_else(|| (self.clock)(), |state| state.since),
             extra: serde_json::Map::default(),
         });
+    }
+}
+
+/// Stops and removes every unit that an agent with this record folder holds; none of its lives may be running.
+///
+/// # Errors
+/// When systemd or the disk says no.
+pub async fn remove_all(manager: &Manager, systemd: &Systemd, state_dir: PathBuf) -> Result<usize, Error> {
+    let records = Records::open(state_dir)?;
+    let all = records.all()?;
+    // Sockets first, so that none of them starts its service again.
+    let mut names: Vec<_> = all.keys().collect();
+    names.sort_by_key(|unit| unit.kind() == UnitKind::Service);
+    for unit in &names {
+        stop(systemd, unit).await?;
+        files::remove(&manager.unit_dir, unit)?;
+    }
+    systemd.reload().await?;
+    for unit in &names {
+        systemd.reset_failed(unit).await?;
+        records.remove(unit)?;
+    }
+    Ok(all.len())
+}
+
+/// What systemd does not know is stopped.
+async fn stop(systemd: &Systemd, unit: &UnitName) -> Result<(), bus::Error> {
+    match systemd.stop(unit).await {
+        Err(error) if !error.is_unknown_unit() => Err(error),
+        _ => Ok(()),
     }
 }

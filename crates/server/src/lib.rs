@@ -1,1 +1,14 @@
-//! (to be written)
+//! The control plane: the HTTP API, the watch cache it answers from, and the controllers around the planner.
+//!
+//! State lives in the store and is written in transactions that compare before they set; bytes (sources, packages,
+//! logs) live in files. The server decides nothing about placement itself (the planner does) and touches no machine
+//! (agents do).
+
+mod api;
+mod cache;
+mod controller;
+mod keys;
+mod logs;
+mod server;
+
+pub use server::{Error, Options, Server};

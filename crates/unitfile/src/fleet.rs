@@ -8,9 +8,9 @@ use std::ops::Range;
 use sealift_model::diagnostic::{Diagnostic, Severity};
 use sealift_model::{Requirements, UnitName};
 
-use crate::glob::glob_matches;
 use crate::unit_file::{Assignment, UnitFile};
 use crate::{MOST_OF_A_KIND, finding, known, near, sort};
+use sealift_model::glob_matches;
 
 pub(crate) const SECTION: &str = "X-Fleet";
 

@@ -7,7 +7,6 @@
 //! This crate knows no machines, no other units and no paths: it judges one file by its name and its text.
 
 mod fleet;
-mod glob;
 mod known;
 mod line;
 mod unit_file;

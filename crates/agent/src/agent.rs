@@ -1,0 +1,277 @@
+//! The agent's life: find systemd, begin a session with the server, keep it alive, do what is assigned, tell how it is.
+//!
+//! Losing the server stops no unit. The connection is taken up again as soon as it can be; a session that ended
+//! meanwhile is followed by a new one.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealift_client::api::{AssignmentEvent, KeepAlive, NewSession, SessionBegun, Statuses};
+use sealift_client::{Client, Lines};
+use sealift_model::{Assignment, Machine, SessionId, Timestamp};
+use sealift_package::signing::PublicKey;
+use sealift_pipeline::EngineOptions;
+use tokio_util::sync::CancellationToken;
+
+use crate::releases::{self, Releases};
+use crate::reports::Reports;
+use crate::runs::{self, Runs};
+use crate::systemd::launch::{self, Surroundings};
+use crate::systemd::{Manager, Scope};
+use crate::units::{self, Units};
+
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+/// How long attempts may take to clear up once the agent is to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What an agent is made of.
+pub struct Options {
+    /// The machine as it is to be registered; `systemd` is filled in with what was found.
+    pub machine: Machine,
+    pub client: Client,
+    /// Releases, records and the folders of runs are kept below this folder.
+    pub state_dir: PathBuf,
+    /// Only packages signed by this key are used.
+    pub trusted: PublicKey,
+    pub surroundings: Surroundings,
+    pub engine: EngineOptions,
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// A new name for each session, never given twice.
+    pub sessions: Arc<dyn Fn() -> SessionId + Send + Sync>,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Systemd(#[from] launch::Error),
+    #[error("cannot open the folder of releases")]
+    Releases(#[source] releases::Error),
+    #[error("cannot take over the units of an earlier life")]
+    Units(#[source] units::Error),
+}
+
+/// An agent that is ready to run.
+#[derive(Debug)]
+pub struct Agent {
+    options: Options,
+    manager: Manager,
+    units: Units,
+    runs: Runs,
+    reports: Reports,
+}
+
+impl Agent {
+    /// Connects to systemd and takes over what an earlier life of the agent left running.
+    ///
+    /// # Errors
+    /// When there is no systemd to talk to or the state folder cannot be used.
+    pub async fn build(mut options: Options) -> Result<Self, Error> {
+        let (manager, systemd) = launch::connect(&options.surroundings).await?;
+        manager.scope.as_str().clone_into(&mut options.machine.systemd);
+        let releases = Releases::open(
+            options.state_dir.join("releases"),
+            options.trusted.clone(),
+            options.client.clone(),
+        )
+        .map_err(Error::Releases)?;
+        let reports = Reports::default();
+        let units = Units::open(
+            manager.clone(),
+            systemd,
+            options.state_dir.join("units"),
+            releases,
+            reports.clone(),
+            options.clock.clone(),
+        )
+        .await
+        .map_err(Error::Units)?;
+        let run_options = runs::Options {
+            machine: options.machine.id.clone(),
+            work_dir: options.state_dir.join("runs"),
+            engine: options.engine.clone(),
+        };
+        let runs = Runs::new(run_options, options.client.clone(), options.clock.clone());
+        Ok(Self { options, manager, units, runs, reports })
+    }
+
+    /// Which systemd it drives.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.manager.scope
+    }
+
+    /// Works until shutdown. Units go on running after that; runs under way are stopped and will be handed out anew.
+    ///
+    /// # Errors
+    /// When systemd hangs up; the caller starts a new agent then.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), Error> {
+        if let Err(error) = self.runs.clear().await {
+            tracing::warn!(%error, "cannot clear what earlier runs left; the next run tries again");
+        }
+        let outcome = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            error = self.units.follow() => Err(Error::Systemd(launch::Error::System(error))),
+            () = self.sessions() => Ok(()),
+        };
+        self.runs.stop_all_but(&[]);
+        tokio::time::timeout(GRACE, self.runs.settled()).await.ok();
+        outcome
+    }
+
+    /// One session after the other.
+    async fn sessions(&self) {
+        loop {
+            let session = (self.options.sessions)();
+            let new = NewSession { machine: self.options.machine.clone(), session: session.clone() };
+            let begun = self.begin_session(&new).await;
+            tracing::info!(%session, "a session with the server began");
+            let ttl = Duration::from_millis(begun.ttl_millis);
+            tokio::select! {
+                () = self.keep_alive(&session, ttl) => {}
+                () = self.follow_assignments(&session) => {}
+                () = self.report(&session) => {}
+            }
+            tracing::warn!(%session, "the session is over");
+            // Attempts belong to their session.
+            self.runs.stop_all_but(&[]);
+            self.runs.settled().await;
+        }
+    }
+
+    /// Tries until it succeeds.
+    async fn begin_session(&self, new: &NewSession) -> SessionBegun {
+        let path = format!("/v1/machines/{}/session", self.options.machine.id);
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.options.client.post(&path, new).await {
+                Ok(begun) => return begun,
+                Err(error) => tracing::warn!(%error, "the server cannot be reached; trying again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_LONGEST);
+        }
+    }
+
+    /// Returns when the server says that the session is over.
+    async fn keep_alive(&self, session: &SessionId, ttl: Duration) {
+        let path = format!("/v1/machines/{}/keep-alive", self.options.machine.id);
+        let body = KeepAlive { session: session.clone() };
+        loop {
+            tokio::time::sleep(ttl / 3).await;
+            match self.options.client.post::<_, ()>(&path, &body).await {
+                Ok(()) => {}
+                Err(error) if error.code() == Some("fenced") => return,
+                Err(error) => tracing::warn!(%error, "a keep-alive did not get through"),
+            }
+        }
+    }
+
+    /// Returns when the server says that the session is over.
+    async fn follow_assignments(&self, session: &SessionId) {
+        let path = format!("/v1/machines/{}/assignments?session={session}", self.options.machine.id);
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.options.client.lines::<AssignmentEvent>(&path).await {
+                Ok(lines) => {
+                    pause = RETRY_FIRST;
+                    self.carry_out(session, lines).await;
+                }
+                Err(error) if error.code() == Some("fenced") => return,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot follow the assignments");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_LONGEST);
+                }
+            }
+        }
+    }
+
+    async fn carry_out(&self, session: &SessionId, mut lines: Lines<AssignmentEvent>) {
+        loop {
+            match lines.next().await {
+                Ok(Some(AssignmentEvent::All { assignments })) => {
+                    let (units, runs) = apart(assignments);
+                    let keep: Vec<_> =
+                        runs.iter().map(|assigned| (assigned.run.id.clone(), assigned.attempt)).collect();
+                    self.runs.stop_all_but(&keep);
+                    self.units.set_all(units);
+                    self.begin(session, runs);
+                }
+                Ok(Some(AssignmentEvent::Changed { put, drop_units, drop_runs })) => {
+                    for (run, attempt) in drop_runs {
+                        self.runs.stop(&run, attempt);
+                    }
+                    let (units, runs) = apart(put);
+                    self.units.change(units, drop_units);
+                    self.begin(session, runs);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::info!(%error, "the stream of assignments broke off");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn begin(&self, session: &SessionId, runs: Vec<sealift_model::RunAssignment>) {
+        // What another life was handed is lost with it; the server hands it out anew.
+        for run in runs.into_iter().filter(|run| run.session == *session) {
+            self.runs.begin(run);
+        }
+    }
+
+    /// Returns when the server says that the session is over.
+    async fn report(&self, session: &SessionId) {
+        let path = format!("/v1/machines/{}/statuses", self.options.machine.id);
+        let mut news = self.reports.all();
+        let mut all = true;
+        loop {
+            let body = Statuses {
+                session: session.clone(),
+                statuses: news.statuses.clone(),
+                gone: news.gone.clone(),
+                all,
+            };
+            match self.options.client.post::<_, ()>(&path, &body).await {
+                Ok(()) => {
+                    all = false;
+                    news = self.reports.next().await;
+                }
+                Err(error) if error.code() == Some("fenced") => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a report did not get through");
+                    tokio::time::sleep(RETRY_FIRST).await;
+                    if all {
+                        news = self.reports.all();
+                    } else {
+                        self.reports.again(news);
+                        news = self.reports.next().await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn apart(
+    assignments: Vec<Assignment>,
+) -> (Vec<sealift_model::UnitAssignment>, Vec<sealift_model::RunAssignment>) {
+    let (mut units, mut runs) = (Vec::new(), Vec::new());
+    for assignment in assignments {
+        match assignment {
+            Assignment::Unit(unit) => units.push(*unit),
+            Assignment::Run(run) => runs.push(*run),
+        }
+    }
+    (units, runs)
+}

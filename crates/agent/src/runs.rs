@@ -1,0 +1,448 @@
+//! Carries out the runs that this machine was handed: source in, pipeline in a container, events and package out.
+//!
+//! An attempt belongs to one session of the agent. When that ends, or the assignment goes, the attempt is stopped and
+//! nothing it says counts any more. What a killed agent left (containers, folders) is cleared before the first run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sealift_client::Client;
+use sealift_client::api::{Events, Finish, Stored};
+use sealift_model::diagnostic::{Diagnostic, Severity};
+use sealift_model::{
+    EventKind, MachineId, Run, RunAssignment, RunEvent, RunId, SessionId, Timestamp, UnitName,
+};
+use sealift_package::archive::{self, Limits};
+use sealift_pipeline::{Engine, EngineOptions, Git, Leftovers, RunSpec, Source, Tuning, config};
+use sealift_unitfile::UnitFile;
+use tokio::sync::{OnceCell, mpsc};
+use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
+use tokio_util::sync::CancellationToken;
+
+/// Where a commit keeps the unit files that are released with it.
+pub const UNITS_FOLDER: &str = "units";
+/// Events that may wait for the network before the pipeline's output has to.
+const EVENTS: usize = 4096;
+/// Events of one request.
+const BATCH: usize = 512;
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// Why an attempt ends without its pipeline's verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Client(#[from] sealift_client::Error),
+    #[error("cannot {action} {}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("cannot unpack the source")]
+    Source(#[source] archive::Error),
+    #[error("cannot pack what the pipeline made")]
+    Pack(#[source] archive::Error),
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Engine(#[from] sealift_pipeline::EngineError),
+    #[error(transparent)]
+    Run(#[from] sealift_pipeline::Error),
+    #[error("{0}")]
+    Units(String),
+    #[error("the work was cut short")]
+    Cut(#[from] tokio::task::JoinError),
+}
+
+/// What the keeper of runs is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub machine: MachineId,
+    /// Each attempt gets a folder below it, removed when the attempt ends.
+    pub work_dir: PathBuf,
+    pub engine: EngineOptions,
+}
+
+/// The keeper of a machine's runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Runs {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Runs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runs").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    options: Options,
+    client: Client,
+    clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    engine: OnceCell<Engine>,
+    under_way: Mutex<BTreeMap<(RunId, u32), CancellationToken>>,
+}
+
+impl Runs {
+    /// Takes the folder as an earlier life left it; clearing it waits for the first run, since it needs the engine.
+    #[must_use]
+    pub fn new(options: Options, client: Client, clock: Arc<dyn Fn() -> Timestamp + Send + Sync>) -> Self {
+        let inner = Inner { options, client, clock, engine: OnceCell::new(), under_way: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Clears what a killed agent left, if it left anything: containers and networks, then folders.
+    ///
+    /// # Errors
+    /// When the engine does not answer or a folder cannot be removed.
+    pub async fn clear(&self) -> Result<(), Error> {
+        let work_dir = &self.inner.options.work_dir;
+        let io = |action| move |source| Error::Io { action, path: work_dir.clone(), source };
+        fs::create_dir_all(work_dir).map_err(io("make"))?;
+        if fs::read_dir(work_dir).map_err(io("read"))?.next().is_some() {
+            self.inner.engine().await?;
+        }
+        Ok(())
+    }
+
+    /// Begins an attempt, unless it is under way already.
+    pub fn begin(&self, assignment: RunAssignment) {
+        let key = (assignment.run.id.clone(), assignment.attempt);
+        let cancel = {
+            let mut under_way = self.inner.under_way();
+            if under_way.contains_key(&key) {
+                return;
+            }
+            let cancel = CancellationToken::new();
+            under_way.insert(key.clone(), cancel.clone());
+            cancel
+        };
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            inner.attempt(&assignment, cancel).await;
+            inner.under_way().remove(&key);
+        });
+    }
+
+    /// Stops an attempt whose assignment is gone.
+    pub fn stop(&self, run: &RunId, attempt: u32) {
+        if let Some(cancel) = self.inner.under_way().get(&(run.clone(), attempt)) {
+            cancel.cancel();
+        }
+    }
+
+    /// Stops everything but these: the session's assignments as a whole, or nothing when it is over.
+    pub fn stop_all_but(&self, keep: &[(RunId, u32)]) {
+        for (key, cancel) in self.inner.under_way().iter() {
+            if !keep.contains(key) {
+                cancel.cancel();
+            }
+        }
+    }
+
+    /// Waits until no attempt is under way any more.
+    pub async fn settled(&self) {
+        while !self.inner.under_way().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Inner {
+    fn under_way(&self) -> std::sync::MutexGuard<'_, BTreeMap<(RunId, u32), CancellationToken>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine, found once; leftovers of an earlier life are removed when it is.
+    async fn engine(&self) -> Result<&Engine, Error> {
+        self.engine
+            .get_or_try_init(|| async {
+                let engine = Engine::connect(&self.options.engine).await?;
+                let ours = Leftovers::Owner(self.options.machine.as_str());
+                sealift_pipeline::remove_leftovers(&engine, ours).await?;
+                let work_dir = &self.options.work_dir;
+                let io = |action| move |source| Error::Io { action, path: work_dir.clone(), source };
+                for entry in fs::read_dir(work_dir).map_err(io("read"))? {
+                    fs::remove_dir_all(entry.map_err(io("read"))?.path()).map_err(io("clear"))?;
+                }
+                Ok(engine)
+            })
+            .await
+    }
+
+    /// One attempt from assignment to end. Errors of the attempt become its end; errors of telling so end it silently,
+    /// because then the session is over and the attempt no longer counts.
+    async fn attempt(&self, assignment: &RunAssignment, cancel: CancellationToken) {
+        let (run, attempt) = (&assignment.run, assignment.attempt);
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        let telling = self.tell(run, attempt, &assignment.session, receiver, cancel.clone());
+        let working = self.work(assignment, sender, cancel.clone());
+        let (outcome, told) = tokio::join!(working, telling);
+        let folder = self.folder(run, attempt);
+        let finished = match (outcome, told) {
+            _ if cancel.is_cancelled() => Ok(()),
+            (_, Err(error)) => Err(error),
+            (Ok(finish), Ok(())) => self.finish(run, attempt, finish, &cancel).await,
+            (Err(error), Ok(())) => {
+                let finish = Finish {
+                    session: assignment.session.clone(),
+                    passed: false,
+                    message: Some(chain(&error)),
+                    steps: Vec::new(),
+                    artifact: None,
+                    units: BTreeMap::new(),
+                };
+                self.finish(run, attempt, finish, &cancel).await
+            }
+        };
+        if let Err(error) = finished {
+            tracing::warn!(run = %run.id, attempt, error = chain(&error), "the end of an attempt could not be told");
+        }
+        if let Err(error) = fs::remove_dir_all(&folder)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %folder.display(), %error, "cannot remove the folder of an attempt");
+        }
+    }
+
+    fn folder(&self, run: &Run, attempt: u32) -> PathBuf {
+        self.options.work_dir.join(format!("{}.{attempt}", run.id))
+    }
+
+    async fn work(
+        &self,
+        assignment: &RunAssignment,
+        events: mpsc::Sender<EventKind>,
+        cancel: CancellationToken,
+    ) -> Result<Finish, Error> {
+        let (run, attempt) = (&assignment.run, assignment.attempt);
+        let outcome = self.pipeline(assignment, &events, cancel).await;
+        match &outcome {
+            Ok(_) | Err(Error::Run(_)) => {}
+            // The pipeline did not come to say it itself.
+            Err(error) => {
+                let message = Some(chain(error));
+                events.send(EventKind::PipelineFinished { passed: false, millis: 0, message }).await.ok();
+            }
+        }
+        let (outcome, units) = outcome?;
+        let mut finish = Finish {
+            session: assignment.session.clone(),
+            passed: outcome.passed,
+            message: outcome.message,
+            steps: outcome.steps,
+            artifact: None,
+            units: BTreeMap::new(),
+        };
+        if let Some(output) = outcome.output.filter(|_| finish.passed) {
+            let archive = self.folder(run, attempt).join("package.tar.zst");
+            let packing = {
+                let (archive, units) = (archive.clone(), units.clone());
+                move || pack(&output, &units, &archive)
+            };
+            let size = tokio::task::spawn_blocking(packing).await??;
+            events.send(EventKind::Note { text: format!("storing the package, {size} bytes") }).await.ok();
+            finish.artifact = Some(self.upload(&archive).await?);
+            finish.units = units;
+        }
+        Ok(finish)
+    }
+
+    async fn pipeline(
+        &self,
+        assignment: &RunAssignment,
+        events: &mpsc::Sender<EventKind>,
+        cancel: CancellationToken,
+    ) -> Result<(sealift_pipeline::Outcome, BTreeMap<UnitName, String>), Error> {
+        let (run, attempt) = (&assignment.run, assignment.attempt);
+        let engine = self.engine().await?;
+        let folder = self.folder(run, attempt);
+        let source = folder.join("source");
+        fs::create_dir_all(&source).map_err(|error| Error::Io {
+            action: "make",
+            path: source.clone(),
+            source: error,
+        })?;
+        self.fetch(run, &source).await?;
+        let loaded = config::load(&config::find_config(&source)?)?;
+        let name = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for diagnostic in &loaded.diagnostics {
+            let text = diagnostic.render(&name, &loaded.text);
+            events.send(EventKind::Warning { text }).await.ok();
+        }
+        // Before anything is built: a unit file that systemd would refuse is no release.
+        let (units, warnings) = read_units(&source.join(UNITS_FOLDER))?;
+        for text in warnings {
+            events.send(EventKind::Warning { text }).await.ok();
+        }
+        let spec = RunSpec {
+            key: format!("{}.{attempt}", run.id),
+            owner: self.options.machine.to_string(),
+            run_id: blake3::hash(format!("{}.{attempt}", run.id).as_bytes()).to_hex()[..24].to_owned(),
+            project: run.id.project.to_string(),
+            pipeline: run.pipeline.clone(),
+            source: Source::Own(source),
+            work_dir: folder,
+            git: Git {
+                branch: run.branch.to_string(),
+                commit: run.commit.to_string(),
+                repository: run.id.project.to_string(),
+                ..Git::default()
+            },
+            deploy: false,
+            deploy_target: None,
+            started_by: "sealift".into(),
+            env: Vec::new(),
+            hidden_env: Vec::new(),
+            tuning: Tuning::default(),
+        };
+        let outcome = sealift_pipeline::execute(engine, &loaded.config, spec, events.clone(), cancel).await?;
+        Ok((outcome, units))
+    }
+
+    async fn fetch(&self, run: &Run, into: &Path) -> Result<(), Error> {
+        let stream = self.client.bytes(&format!("/v1/blobs/{}", run.source)).await?;
+        let reader = SyncIoBridge::new(StreamReader::new(stream));
+        let into = into.to_owned();
+        let unpack = move || archive::unpack_tar(reader, &into, Limits::default());
+        tokio::task::spawn_blocking(unpack).await?.map_err(Error::Source)
+    }
+
+    async fn upload(&self, path: &Path) -> Result<sealift_model::Digest, Error> {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let file = tokio::fs::File::open(path).await.map_err(|source| Error::Io {
+                action: "open",
+                path: path.to_owned(),
+                source,
+            })?;
+            let stream = ReaderStream::with_capacity(file, 256 << 10);
+            match self.client.post_stream::<_, Stored>("/v1/blobs", stream).await {
+                Ok(stored) => return Ok(stored.digest),
+                Err(error) if error.retryable() && pause < RETRY_LONGEST => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Numbers, dates and sends events, in batches as large as what has come meanwhile.
+    async fn tell(
+        &self,
+        run: &Run,
+        attempt: u32,
+        session: &SessionId,
+        mut events: mpsc::Receiver<EventKind>,
+        cancel: CancellationToken,
+    ) -> Result<(), Error> {
+        let path = format!("/v1/runs/{}/attempts/{attempt}/events", run.id);
+        let mut seq = 0;
+        let mut batch = Vec::new();
+        while events.recv_many(&mut batch, BATCH).await > 0 {
+            let numbered = batch.drain(..).map(|kind| {
+                seq += 1;
+                RunEvent { seq: seq - 1, at: (self.clock)(), kind }
+            });
+            let body = Events { session: session.clone(), events: numbered.collect() };
+            self.insist(&path, &body, &cancel).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(
+        &self,
+        run: &Run,
+        attempt: u32,
+        finish: Finish,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        self.insist(&format!("/v1/runs/{}/attempts/{attempt}/finish", run.id), &finish, cancel).await
+    }
+
+    /// Sends until the server has it, or says that it no longer counts, or the attempt is stopped.
+    async fn insist<B: serde::Serialize>(
+        &self,
+        path: &str,
+        body: &B,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let mut pause = RETRY_FIRST;
+        loop {
+            match self.client.post::<B, serde_json::Value>(path, body).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.code() == Some("fenced") => {
+                    cancel.cancel();
+                    return Ok(());
+                }
+                Err(error) if error.retryable() => {
+                    tracing::info!(path, error = chain(&error), "sent again");
+                    tokio::select! {
+                        () = cancel.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_LONGEST),
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn pack(output: &Path, units: &BTreeMap<UnitName, String>, archive: &Path) -> Result<u64, Error> {
+    let io = |source| Error::Io { action: "write", path: archive.to_owned(), source };
+    let file = fs::File::create(archive).map_err(io)?;
+    let units = units.iter().map(|(name, text)| (name.to_string(), text.clone())).collect();
+    let file = archive::pack(output, &units, io::BufWriter::new(file)).map_err(Error::Pack)?;
+    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+    Ok(file.metadata().map_err(io)?.len())
+}
+
+/// The commit's unit files, checked, and warnings about them.
+fn read_units(folder: &Path) -> Result<(BTreeMap<UnitName, String>, Vec<String>), Error> {
+    let io = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    };
+    let (mut units, mut warnings, mut errors) = (BTreeMap::new(), Vec::new(), Vec::new());
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((units, warnings)),
+        Err(source) => return Err(Error::Io { action: "read", path: folder.to_owned(), source }),
+    };
+    for entry in entries {
+        let entry = entry.map_err(io("read", folder))?;
+        let path = entry.path();
+        let shown = format!("{UNITS_FOLDER}/{}", entry.file_name().to_string_lossy());
+        if !entry.file_type().map_err(io("read", &path))?.is_file() {
+            warnings.push(format!("{shown} is not a plain file and left aside"));
+            continue;
+        }
+        let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<UnitName>().ok()) else {
+            warnings.push(format!("{shown} is not named like a unit file and left aside"));
+            continue;
+        };
+        let text = fs::read_to_string(&path).map_err(io("read", &path))?;
+        let file = UnitFile::parse(&text);
+        for diagnostic in sealift_unitfile::verify(&name, &file) {
+            let rendered = Diagnostic::render(&diagnostic, &shown, &text);
+            match diagnostic.severity {
+                Severity::Error => errors.push(rendered),
+                Severity::Warning => warnings.push(rendered),
+            }
+        }
+        units.insert(name, text);
+    }
+    if errors.is_empty() { Ok((units, warnings)) } else { Err(Error::Units(errors.join("\n"))) }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

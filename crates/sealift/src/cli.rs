@@ -1,0 +1,243 @@
+//! The command line, said once: parsing, `--help`, shell completions and man pages all come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sealift_client::Address;
+use sealift_model::{BranchName, ProjectName, ReleaseNumber, RunId};
+
+const TOUR: &str = "\
+A first tour, from a git repository with a wercker.yml:
+
+  sealift run                 run its pipeline here, without a server
+  sealift dev                 start Sealift on this machine, in a terminal of its own
+  sealift push                build the commit, keep the package, run its units
+  sealift status              what runs, and on which release
+  sealift logs -f             the newest run's output as it comes
+  sealift rollback hello      back to the release before
+
+Exit codes: 0 done; 1 a run or a release failed; 2 the command line is wrong;
+3 the server cannot be reached; 4 anything else, said on standard error.";
+
+/// Takes a commit to a running fleet: pipelines in containers, signed packages, systemd units.
+#[derive(Debug, Parser)]
+#[command(name = "sealift", version, after_help = TOUR, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The server: unix:///PATH or http://HOST:PORT [default: the socket in the state directory]
+    #[arg(
+        long,
+        global = true,
+        env = "SEALIFT_SERVER",
+        value_name = "ADDRESS",
+        help_heading = "Global options"
+    )]
+    pub(crate) server: Option<Address>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text, help_heading = "Global options")]
+    pub(crate) output: Output,
+    /// Where `sealift dev` keeps its state [default: /var/lib/sealift for root, else ~/.local/state/sealift]
+    #[arg(
+        long,
+        global = true,
+        env = "SEALIFT_STATE_DIR",
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// One JSON value, or one a line where a command streams
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline here and now, without a server
+    #[command(after_help = "Example: sealift run --pipeline build --artifacts out/")]
+    Run(RunArgs),
+    /// Start Sealift on this machine: server and agent in one process
+    #[command(
+        after_help = "Examples:\n  sealift dev\n  sealift dev --state-dir /srv/sealift --listen 127.0.0.1:5000\n  sealift dev --down"
+    )]
+    Dev(DevArgs),
+    /// Send the current commit: run its pipeline, keep the package, bring its units up
+    #[command(after_help = "Examples:\n  sealift push\n  sealift push --project billing --detach")]
+    Push(PushArgs),
+    /// What there is at a glance: apps, machines, the queue
+    #[command(after_help = "Example: sealift status")]
+    Status,
+    /// List runs, newest first
+    #[command(after_help = "Example: sealift runs --project hello --limit 5")]
+    Runs(RunsArgs),
+    /// Print a run's log
+    #[command(after_help = "Examples:\n  sealift logs\n  sealift logs hello-12 -f")]
+    Logs(LogsArgs),
+    /// Stop a run that waits or is under way
+    #[command(after_help = "Example: sealift abort hello-12")]
+    Abort(AbortArgs),
+    /// List units: what was asked for, where they are, how they are
+    #[command(after_help = "Example: sealift units")]
+    Units,
+    /// List machines
+    #[command(after_help = "Example: sealift machines --output json")]
+    Machines,
+    /// List packages, newest first
+    #[command(after_help = "Example: sealift packages --project hello")]
+    Packages(PackagesArgs),
+    /// Go back to an earlier release of an app
+    #[command(after_help = "Examples:\n  sealift rollback hello\n  sealift rollback hello --to 3")]
+    Rollback(RollbackArgs),
+    /// Print a shell completion script
+    #[command(after_help = "Example: sealift completions bash > /etc/bash_completion.d/sealift")]
+    Completions(CompletionsArgs),
+    /// Write man pages into a directory
+    #[command(after_help = "Example: sealift man /usr/local/share/man/man1")]
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The project's directory
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// The pipeline to run
+    #[arg(long, short, default_value = "build")]
+    pub(crate) pipeline: String,
+    /// Copy what the pipeline made into this directory, which must not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) artifacts: Option<PathBuf>,
+    /// A variable for the steps; may be given several times
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("wanted NAME=VALUE")?;
+    let valid = !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if valid { Ok((name.into(), value.into())) } else { Err(format!("{name:?} is not a variable's name")) }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// Where the API listens besides its Unix socket, loopback only; `none` for nowhere
+    #[arg(long, default_value = "127.0.0.1:4640", value_name = "IP:PORT")]
+    pub(crate) listen: String,
+    /// How many runs may be under way at once
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub(crate) run_slots: u32,
+    /// Use a systemd of our own even where the machine has one to offer
+    #[arg(long)]
+    pub(crate) private_systemd: bool,
+    /// Stop the server of this state directory and the units it runs; the state stays
+    #[arg(long)]
+    pub(crate) down: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PushArgs {
+    /// A directory in the git repository
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// The project's name [default: the repository's directory]
+    #[arg(long)]
+    pub(crate) project: Option<ProjectName>,
+    /// The branch to push as [default: the one that is checked out]
+    #[arg(long)]
+    pub(crate) branch: Option<BranchName>,
+    /// The pipeline to run
+    #[arg(long, short, default_value = "build")]
+    pub(crate) pipeline: String,
+    /// Return as soon as the run is queued
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    /// Only this project's
+    #[arg(long)]
+    pub(crate) project: Option<ProjectName>,
+    /// How many to list
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    /// The run [default: the newest]
+    pub(crate) run: Option<RunId>,
+    /// Go on until the run has ended
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AbortArgs {
+    pub(crate) run: RunId,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackagesArgs {
+    /// Only this project's
+    #[arg(long)]
+    pub(crate) project: Option<ProjectName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// The app; may be left out when there is only one
+    pub(crate) app: Option<ProjectName>,
+    /// The release to go back to [default: the one before the current]
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) to: Option<ReleaseNumber>,
+    /// Return without waiting until the units run
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Made if it is not there
+    pub(crate) dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_definition_is_sound_and_every_command_has_an_example() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                help.contains(&format!("sealift {}", sub.get_name())),
+                "{} has no example",
+                sub.get_name()
+            );
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! A module per command group. They ask, wait and print; nothing is decided here.
+
+mod dev;
+mod list;
+mod local;
+mod meta;
+mod push;
+mod rollback;
+mod runs;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use sealift_client::{Address, Client};
+
+use crate::cli::{Command, Global};
+use crate::error::Error;
+use crate::state_dir;
+
+pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, Error> {
+    match command {
+        Command::Run(args) => local::run(args, global).await,
+        Command::Dev(args) => dev::dev(args, global).await,
+        Command::Push(args) => push::push(args, global).await,
+        Command::Status => list::status(global).await,
+        Command::Runs(args) => list::runs(args, global).await,
+        Command::Logs(args) => runs::logs(args, global).await,
+        Command::Abort(args) => runs::abort(&args, global).await,
+        Command::Units => list::units(global).await,
+        Command::Machines => list::machines(global).await,
+        Command::Packages(args) => list::packages(args, global).await,
+        Command::Rollback(args) => rollback::rollback(args, global).await,
+        Command::Completions(args) => meta::completions(&args),
+        Command::Man(args) => meta::man(&args),
+    }
+}
+
+fn state_path(global: &Global) -> Result<PathBuf, Error> {
+    match &global.state_dir {
+        Some(path) => Ok(path.clone()),
+        None => state_dir::default_path(),
+    }
+}
+
+/// The server that is meant: the one that is named, else the one of the state directory.
+fn client(global: &Global) -> Result<Client, Error> {
+    let root = state_path(global)?;
+    let address = match &global.server {
+        Some(address) => address.clone(),
+        None => Address::Unix(state_dir::socket(&root)),
+    };
+    let token = match &address {
+        Address::Unix(_) => None,
+        Address::Tcp { .. } => std::env::var("SEALIFT_TOKEN")
+            .ok()
+            .or_else(|| std::fs::read_to_string(root.join("token")).ok().map(|text| text.trim().to_owned())),
+    };
+    Ok(Client::new(address, token))
+}

@@ -1,0 +1,108 @@
+//! What the API says when it cannot do what was asked: a status, a stable code, a text for people.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use sealift_client::api::{Failure, FailureText};
+
+use crate::logs;
+
+/// Why a request is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{message}")]
+    Invalid { message: String, help: Option<String> },
+    #[error("{0}")]
+    Conflict(String),
+    /// A newer attempt or session exists: what the caller says no longer counts.
+    #[error("{0}")]
+    Fenced(String),
+    #[error("this needs the token that is in the state directory's file 'token'")]
+    Unauthorized,
+    #[error("{what} did not fit into the disk of the server; make room there and try again")]
+    Full { what: &'static str },
+    #[error(transparent)]
+    Store(sealift_store::Error),
+    #[error(transparent)]
+    Blob(sealift_package::blobs::Error),
+    #[error(transparent)]
+    Log(logs::Error),
+    #[error("cannot sign the package")]
+    Sign(#[source] sealift_package::signing::Error),
+    #[error("cannot write JSON")]
+    Json(#[source] serde_json::Error),
+    #[error("cannot read the request's body")]
+    Body(#[source] std::io::Error),
+    #[error("the work on this request was cut short")]
+    Cut(#[source] tokio::task::JoinError),
+}
+
+impl Error {
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Error::Invalid { message: message.into(), help: None }
+    }
+}
+
+impl From<sealift_store::Error> for Error {
+    fn from(error: sealift_store::Error) -> Self {
+        if error.is_full() { Error::Full { what: "a change of state" } } else { Error::Store(error) }
+    }
+}
+
+impl From<sealift_package::blobs::Error> for Error {
+    fn from(error: sealift_package::blobs::Error) -> Self {
+        if error.is_full() { Error::Full { what: "an upload" } } else { Error::Blob(error) }
+    }
+}
+
+impl From<logs::Error> for Error {
+    fn from(error: logs::Error) -> Self {
+        match &error {
+            logs::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Error::Full { what: "a run's log" }
+            }
+            _ => Error::Log(error),
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        use sealift_package::blobs::Error as Blob;
+        let (status, code) = match &self {
+            Error::NotFound(_) | Error::Blob(Blob::Missing(_)) => (StatusCode::NOT_FOUND, "not-found"),
+            Error::Invalid { .. } | Error::Body(_) => (StatusCode::BAD_REQUEST, "invalid"),
+            Error::Blob(Blob::Mismatch { .. }) => (StatusCode::BAD_REQUEST, "digest-mismatch"),
+            Error::Blob(Blob::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            Error::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
+            Error::Store(error) if error.is_conflict() => (StatusCode::CONFLICT, "conflict"),
+            Error::Log(logs::Error::Gap { .. }) => (StatusCode::CONFLICT, "gap"),
+            Error::Fenced(_) => (StatusCode::GONE, "fenced"),
+            Error::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "storage-full"),
+            Error::Store(_)
+            | Error::Blob(_)
+            | Error::Log(_)
+            | Error::Sign(_)
+            | Error::Json(_)
+            | Error::Cut(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        let mut message = self.to_string();
+        let mut source = std::error::Error::source(&self);
+        while let Some(error) = source {
+            message = format!("{message}: {error}");
+            source = error.source();
+        }
+        if status.is_server_error() {
+            tracing::error!(code, message, "a request failed");
+        }
+        let help = match self {
+            Error::Invalid { help, .. } => help,
+            _ => None,
+        };
+        let failure = Failure { error: FailureText { code: code.into(), message, help } };
+        (status, Json(failure)).into_response()
+    }
+}

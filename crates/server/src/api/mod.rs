@@ -1,0 +1,107 @@
+//! The HTTP API, `/v1`: one file a noun. Handlers read from the cache, write to the store and leave deciding to the
+//! controllers.
+
+mod apps;
+mod blobs;
+mod error;
+mod machines;
+mod runs;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::Stream;
+use sealift_store::{Revision, Txn};
+use serde::Serialize;
+
+pub(crate) use error::Error;
+
+use crate::cache::World;
+use crate::keys::Key;
+use crate::server::Inner;
+
+/// JSON requests; bytes have a limit of their own.
+const JSON_LIMIT: usize = 8 << 20;
+
+/// The routes. With a token every route but `/healthz` asks for it.
+pub(crate) fn router(inner: Arc<Inner>, token: Option<Arc<str>>) -> Router {
+    let router = Router::new()
+        .route("/v1/status", get(status::status))
+        .route("/v1/units", get(status::units))
+        .route("/v1/packages", get(status::packages))
+        .route("/v1/machines", get(machines::list))
+        .route("/v1/machines/{machine}/session", post(machines::begin_session))
+        .route("/v1/machines/{machine}/keep-alive", post(machines::keep_alive))
+        .route("/v1/machines/{machine}/assignments", get(machines::assignments))
+        .route("/v1/machines/{machine}/statuses", post(machines::report))
+        .route("/v1/runs", get(runs::list).post(runs::create))
+        .route("/v1/runs/{run}", get(runs::show))
+        .route("/v1/runs/{run}/abort", post(runs::abort))
+        .route("/v1/runs/{run}/log", get(runs::log))
+        .route("/v1/runs/{run}/attempts/{attempt}/events", post(runs::events))
+        .route("/v1/runs/{run}/attempts/{attempt}/finish", post(runs::finish))
+        .route("/v1/apps", get(apps::list))
+        .route("/v1/apps/{project}", get(apps::show))
+        .route("/v1/apps/{project}/watch", get(apps::watch))
+        .route("/v1/apps/{project}/rollback", post(apps::rollback))
+        .route("/v1/blobs/{digest}", get(blobs::read))
+        .layer(DefaultBodyLimit::max(JSON_LIMIT))
+        .route("/v1/blobs", post(blobs::write).layer(DefaultBodyLimit::disable()))
+        .layer(axum::middleware::from_fn_with_state(token, authorize))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .fallback(|| async { Error::NotFound("no such route".into()) });
+    router.with_state(inner)
+}
+
+async fn authorize(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
+    if let Some(token) = token {
+        let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+        // Hashes are compared, so that the time taken says nothing about the token.
+        if blake3::hash(given.as_bytes()) != blake3::hash(token.as_bytes()) {
+            return Error::Unauthorized.into_response();
+        }
+    }
+    next.run(request).await
+}
+
+impl Inner {
+    /// Commits, and waits until the cache shows it, so that an answer is true when it is given.
+    pub(crate) async fn commit(&self, txn: Txn) -> Result<Revision, sealift_store::Error> {
+        let revision = self.store.commit(txn).await?;
+        self.cache.reached(revision).await;
+        Ok(revision)
+    }
+}
+
+/// Makes a transaction hold only if `key` is as `world` shows it.
+pub(crate) fn unchanged(txn: Txn, world: &World, key: &Key) -> Txn {
+    match world.modified(key) {
+        Some(revision) => txn.if_modified_at(key.to_string(), revision),
+        None => txn.if_absent(key.to_string()),
+    }
+}
+
+/// An object as it is stored.
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(Error::Json)
+}
+
+/// A stream of JSON values, one a line.
+fn lines<T: Serialize>(values: impl Stream<Item = T> + Send + 'static) -> Response {
+    use futures_util::StreamExt as _;
+    let lines = values.map(|value| {
+        let mut line = serde_json::to_vec(&value)?;
+        line.push(b'\n');
+        Ok::<_, serde_json::Error>(Bytes::from(line))
+    });
+    ([("content-type", "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}

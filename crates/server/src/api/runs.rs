@@ -1,0 +1,389 @@
+//! Runs: queued by people, carried out by agents, told to whoever reads the log.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use sealift_client::api::{Events, Finish, List, LogEntry, NewRun};
+use sealift_model::{
+    App, AttemptEnd, Digest, Package, PackageName, ProjectName, Release, Run, RunEvent, RunId, RunState,
+    SessionId,
+};
+use sealift_store::Txn;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::{Error, json, lines, unchanged};
+use crate::cache::World;
+use crate::keys::Key;
+use crate::server::Inner;
+
+/// How long a request's key is remembered: longer than any client tries again.
+const REQUEST_TTL: Duration = Duration::from_secs(600);
+/// Optimistic tries of one request against others that change the same objects.
+const TRIES: u32 = 16;
+/// What one project may have waiting; more is refused rather than piled up.
+const BACKLOG: usize = 1000;
+/// Bytes of a log that are read at once.
+const LOG_CHUNK: usize = 256 << 10;
+/// Runs that a list shows unless asked for more.
+const LIST_LIMIT: usize = 50;
+/// A release's unit files are stored in one value of the store.
+const UNITS_LIMIT: usize = 64 << 10;
+
+pub(super) async fn create(
+    State(inner): State<Arc<Inner>>,
+    Json(new): Json<NewRun>,
+) -> Result<Json<Run>, Error> {
+    if new.request.is_empty() || new.request.len() > 100 || new.request.contains('/') {
+        return Err(Error::invalid("the field 'request' must have 1 to 100 characters and no '/'"));
+    }
+    if new.pipeline.is_empty() || new.pipeline.len() > 200 {
+        return Err(Error::invalid("the field 'pipeline' must have 1 to 200 characters"));
+    }
+    inner.blobs.read(&new.source)?;
+    let request = Key::Request(new.request.clone());
+    let lease = inner.store.grant_lease(REQUEST_TTL).await?;
+    let mut tries = 0;
+    loop {
+        let (run, txn) = {
+            let world = inner.cache.world();
+            if let Some(known) = world.requests.get(&new.request).and_then(|id| world.runs.get(&id.value)) {
+                return Ok(Json(known.value.clone()));
+            }
+            let waiting = world
+                .runs
+                .values()
+                .filter(|run| run.value.id.project == new.project && run.value.state == RunState::Queued);
+            if waiting.count() >= BACKLOG {
+                return Err(Error::Conflict(format!(
+                    "{} has {BACKLOG} runs waiting already; abort some or wait",
+                    new.project
+                )));
+            }
+            let number = world.counters.get(&new.project).map_or(0, |held| held.value) + 1;
+            let run = Run {
+                id: RunId { project: new.project.clone(), number },
+                branch: new.branch.clone(),
+                commit: new.commit.clone(),
+                subject: new.subject.chars().take(200).collect(),
+                source: new.source.clone(),
+                pipeline: new.pipeline.clone(),
+                state: RunState::Queued,
+                attempts: Vec::new(),
+                queued_at: (inner.clock)(),
+                ended_at: None,
+                message: None,
+                steps: Vec::new(),
+                package: None,
+                extra: serde_json::Map::default(),
+            };
+            let counter = Key::RunCounter(new.project.clone());
+            let txn = unchanged(Txn::new(), &world, &counter)
+                .if_absent(request.to_string())
+                .put(counter, json(&number)?)
+                .put_leased(request.to_string(), json(&run.id)?, lease)
+                .put(Key::Run(run.id.clone()), json(&run)?);
+            (run, txn)
+        };
+        match inner.commit(txn).await {
+            Ok(_) => return Ok(Json(run)),
+            Err(error) if error.is_conflict() && tries < TRIES => {
+                tries += 1;
+                // Somebody else was first: decide again on what he wrote.
+                inner.cache.reached(inner.store.revision().await?).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ListQuery {
+    project: Option<ProjectName>,
+    limit: Option<usize>,
+}
+
+/// The newest runs, newest first.
+pub(super) async fn list(State(inner): State<Arc<Inner>>, Query(query): Query<ListQuery>) -> Json<List<Run>> {
+    let world = inner.cache.world();
+    let wanted = |run: &&Run| query.project.as_ref().is_none_or(|project| *project == run.id.project);
+    let mut items: Vec<_> = world.runs.values().map(|held| &held.value).filter(wanted).collect();
+    items.sort_by(|a, b| b.queued_at.cmp(&a.queued_at).then_with(|| b.id.cmp(&a.id)));
+    items.truncate(query.limit.unwrap_or(LIST_LIMIT));
+    Json(List { items: items.into_iter().cloned().collect() })
+}
+
+pub(super) async fn show(State(inner): State<Arc<Inner>>, Path(id): Path<RunId>) -> Result<Json<Run>, Error> {
+    Ok(Json(find(&inner.cache.world(), &id)?.clone()))
+}
+
+fn find<'a>(world: &'a World, id: &RunId) -> Result<&'a Run, Error> {
+    let held = world.runs.get(id).ok_or_else(|| Error::NotFound(format!("no run {id}")))?;
+    Ok(&held.value)
+}
+
+pub(super) async fn abort(
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<RunId>,
+) -> Result<Json<Run>, Error> {
+    let (run, txn) = {
+        let world = inner.cache.world();
+        let run = find(&world, &id)?;
+        if run.state.is_end() {
+            return Ok(Json(run.clone()));
+        }
+        let mut run = run.clone();
+        run.state = RunState::Aborted;
+        run.ended_at = Some((inner.clock)());
+        run.message = Some("aborted by request".into());
+        if let Some(attempt) = run.attempts.last_mut() {
+            attempt.end.get_or_insert(AttemptEnd::Aborted);
+        }
+        let key = Key::Run(id);
+        (run.clone(), unchanged(Txn::new(), &world, &key).put(key, json(&run)?))
+    };
+    inner.commit(txn).await?;
+    Ok(Json(run))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct LogQuery {
+    #[serde(default)]
+    follow: bool,
+}
+
+/// The log of all attempts in order; with `follow` until the run has ended.
+pub(super) async fn log(
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<RunId>,
+    Query(query): Query<LogQuery>,
+) -> Result<Response, Error> {
+    find(&inner.cache.world(), &id)?;
+    let (sender, receiver) = mpsc::channel(64);
+    tokio::spawn(async move {
+        let stop = inner.shutdown.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            outcome = tell_log(inner, &id, query.follow, sender) => if let Err(error) = outcome {
+                tracing::error!(run = %id, %error, "cannot read a log");
+            }
+        }
+    });
+    let lines_of = |batch: Vec<LogEntry>| VecDeque::from(batch);
+    Ok(lines(futures_util::stream::unfold(
+        (receiver, VecDeque::new()),
+        move |(mut receiver, mut waiting)| async move {
+            while waiting.is_empty() {
+                waiting = lines_of(receiver.recv().await?);
+            }
+            waiting.pop_front().map(|entry| (entry, (receiver, waiting)))
+        },
+    )))
+}
+
+async fn tell_log(
+    inner: Arc<Inner>,
+    id: &RunId,
+    follow: bool,
+    sender: mpsc::Sender<Vec<LogEntry>>,
+) -> Result<(), Error> {
+    let mut appended = inner.logs.changes(id);
+    let mut changed = inner.cache.changes();
+    let (mut attempt, mut offset) = (1, 0);
+    loop {
+        appended.mark_unchanged();
+        changed.mark_unchanged();
+        // The run's state is looked at before the file: what was written before the end is then read before the end.
+        let (attempts, ended) = {
+            let world = inner.cache.world();
+            let Ok(run) = find(&world, id) else { return Ok(()) };
+            (run.attempts.last().map_or(0, |attempt| attempt.number), run.state.is_end())
+        };
+        let read = {
+            let (inner, id) = (inner.clone(), id.clone());
+            move || inner.logs.read(&id, attempt, offset, LOG_CHUNK)
+        };
+        let (events, next) = tokio::task::spawn_blocking(read).await.map_err(Error::Cut)??;
+        offset = next;
+        if !events.is_empty() {
+            let entries = events.into_iter().map(|event| LogEntry { attempt, event }).collect();
+            if sender.send(entries).await.is_err() {
+                return Ok(());
+            }
+        } else if attempt < attempts {
+            (attempt, offset) = (attempt + 1, 0);
+        } else if ended || !follow {
+            return Ok(());
+        } else {
+            tokio::select! {
+                gone = appended.changed() => if gone.is_err() { return Ok(()) },
+                gone = changed.changed() => if gone.is_err() { return Ok(()) },
+                () = sender.closed() => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The attempt as the newest one of a run that is under way, or why what its agent says no longer counts.
+fn fenced(run: &Run, attempt: u32, session: &SessionId) -> Result<(), Error> {
+    let newest = run.attempt();
+    if run.state == RunState::Running
+        && newest.is_some_and(|newest| newest.number == attempt && newest.session == *session)
+    {
+        return Ok(());
+    }
+    Err(Error::Fenced(format!("attempt {attempt} of {} no longer counts", run.id)))
+}
+
+pub(super) async fn events(
+    State(inner): State<Arc<Inner>>,
+    Path((id, attempt)): Path<(RunId, u32)>,
+    Json(body): Json<Events>,
+) -> Result<StatusCode, Error> {
+    fenced(find(&inner.cache.world(), &id)?, attempt, &body.session)?;
+    append(&inner, id, attempt, body.events, false).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn append(
+    inner: &Arc<Inner>,
+    id: RunId,
+    attempt: u32,
+    events: Vec<RunEvent>,
+    sync: bool,
+) -> Result<(), Error> {
+    let inner = inner.clone();
+    let write = move || inner.logs.append(&id, attempt, &events, sync);
+    Ok(tokio::task::spawn_blocking(write).await.map_err(Error::Cut)??)
+}
+
+/// The end of an attempt: its run ends, and what it made becomes a signed package and, on the app's branch, a release;
+/// all in one transaction. Said twice, it is done once.
+pub(super) async fn finish(
+    State(inner): State<Arc<Inner>>,
+    Path((id, attempt)): Path<(RunId, u32)>,
+    Json(body): Json<Finish>,
+) -> Result<Json<Run>, Error> {
+    // The log is on the disk before anybody is told that the run has ended.
+    append(&inner, id.clone(), attempt, Vec::new(), true).await?;
+    let mut package: Option<Package> = None;
+    for _ in 0..TRIES {
+        let (run, txn) = {
+            let world = inner.cache.world();
+            let run = find(&world, &id)?;
+            let this = run.attempts.iter().find(|known| known.number == attempt);
+            let said = this.is_some_and(|known| {
+                known.session == body.session
+                    && matches!(known.end, Some(AttemptEnd::Passed | AttemptEnd::Failed))
+            });
+            if said && run.state.is_end() {
+                return Ok(Json(run.clone()));
+            }
+            fenced(run, attempt, &body.session)?;
+            let name = PackageName {
+                project: id.project.clone(),
+                branch: run.branch.clone(),
+                commit: run.commit.clone(),
+            };
+            match (&body.artifact, &package) {
+                (Some(digest), None) if body.passed => (Err((name, digest.clone())), Txn::new()),
+                _ => {
+                    let (run, txn) = ended(&inner, &world, run, &body, package.clone())?;
+                    (Ok(run), txn)
+                }
+            }
+        };
+        match run {
+            Err((name, digest)) => package = Some(sign(&inner, name, digest, id.clone()).await?),
+            Ok(run) => match inner.commit(txn).await {
+                Ok(_) => return Ok(Json(run)),
+                Err(error) if error.is_conflict() => {
+                    inner.cache.reached(inner.store.revision().await?).await;
+                }
+                Err(error) => return Err(error.into()),
+            },
+        }
+    }
+    Err(Error::Conflict(format!("{id} is being changed too often; try again")))
+}
+
+/// Signs the bytes that are stored, under the name they are to have.
+async fn sign(inner: &Arc<Inner>, name: PackageName, digest: Digest, run: RunId) -> Result<Package, Error> {
+    let inner = inner.clone();
+    let work = move || {
+        let (file, size) = inner.blobs.read(&digest)?;
+        let signature = inner.signing.sign(file, &Package::statement(&name, &digest)).map_err(Error::Sign)?;
+        let created_at = (inner.clock)();
+        Ok(Package { name, run, digest, size, signature, created_at, extra: serde_json::Map::default() })
+    };
+    tokio::task::spawn_blocking(work).await.map_err(Error::Cut)?
+}
+
+fn ended(
+    inner: &Inner,
+    world: &World,
+    run: &Run,
+    body: &Finish,
+    package: Option<Package>,
+) -> Result<(Run, Txn), Error> {
+    let size: usize = body.units.values().map(String::len).sum();
+    if size > UNITS_LIMIT {
+        return Err(Error::invalid(format!(
+            "the unit files of {} have {size} bytes, more than the {UNITS_LIMIT} a release can hold",
+            run.id
+        )));
+    }
+    let now = (inner.clock)();
+    let mut run = run.clone();
+    run.state = if body.passed { RunState::Passed } else { RunState::Failed };
+    run.ended_at = Some(now);
+    run.message.clone_from(&body.message);
+    run.steps.clone_from(&body.steps);
+    run.package = package.as_ref().map(|package| package.name.clone());
+    if let Some(attempt) = run.attempts.last_mut() {
+        attempt.end = Some(if body.passed { AttemptEnd::Passed } else { AttemptEnd::Failed });
+    }
+    let key = Key::Run(run.id.clone());
+    let mut txn = unchanged(Txn::new(), world, &key);
+    if let Some(package) = package {
+        txn = txn.put(Key::Package(package.name.clone()), json(&package)?);
+        let project = &run.id.project;
+        let app = world.apps.get(project).map(|held| &held.value);
+        let releases = world.releases.range((project.clone(), 0)..=(project.clone(), u64::MAX));
+        let newest = releases.map(|(_, held)| &held.value).next_back();
+        // A slow old run must not put an old commit over a newer one.
+        let newer = newest.is_none_or(|newest| newest.package.run.number < run.id.number);
+        let deploys = app.map_or(!body.units.is_empty(), |app| app.branch == run.branch);
+        if deploys && newer {
+            let number = newest.map_or(0, |newest| newest.number) + 1;
+            let release = Release {
+                number,
+                package,
+                units: body.units.clone(),
+                created_at: now,
+                extra: serde_json::Map::default(),
+            };
+            let app = App {
+                project: project.clone(),
+                branch: run.branch.clone(),
+                current: number,
+                generation: app.map_or(0, |app| app.generation) + 1,
+                changed_at: now,
+                extra: app.map(|app| app.extra.clone()).unwrap_or_default(),
+            };
+            let (app_key, release_key) = (Key::App(project.clone()), Key::Release(project.clone(), number));
+            txn = unchanged(unchanged(txn, world, &app_key), world, &release_key)
+                .put(app_key, json(&app)?)
+                .put(release_key, json(&release)?);
+        } else if deploys {
+            run.message = Some("not released: a newer run was released before this one ended".into());
+        }
+    }
+    let txn = txn.put(key, json(&run)?);
+    Ok((run, txn))
+}

@@ -1,0 +1,282 @@
+//! The watch cache: the store's objects, parsed once, kept up to date by one watch. All reads of the API and the
+//! controllers come from here; only writes go to the store.
+//!
+//! It may lag behind the store; [`Cache::reached`] waits until it shows a revision, so that whoever wrote reads his
+//! own writes. A record that does not parse is skipped with a warning and holds up nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
+
+use sealift_model::{
+    App, Assignment, Machine, MachineId, Package, PackageName, Placement, Presence, ProjectName, Release,
+    ReleaseNumber, Run, RunAssignment, RunId, RunState, Unit, UnitAssignment, UnitName, UnitStatus,
+};
+use sealift_store::{Batch, Entry, Event, LeaseId, Revision, Store};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::keys::Key;
+
+/// An object as the store holds it.
+#[derive(Debug, Clone)]
+pub(crate) struct Held<T> {
+    pub(crate) value: T,
+    pub(crate) modified: Revision,
+    pub(crate) lease: Option<LeaseId>,
+}
+
+/// Everything, as of one revision.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) revision: Revision,
+    pub(crate) machines: BTreeMap<MachineId, Held<Machine>>,
+    pub(crate) presence: BTreeMap<MachineId, Held<Presence>>,
+    pub(crate) units: BTreeMap<UnitName, Held<Unit>>,
+    pub(crate) placements: BTreeMap<UnitName, Held<Placement>>,
+    pub(crate) statuses: BTreeMap<MachineId, BTreeMap<UnitName, Held<UnitStatus>>>,
+    pub(crate) counters: BTreeMap<ProjectName, Held<u64>>,
+    pub(crate) requests: BTreeMap<String, Held<RunId>>,
+    pub(crate) runs: BTreeMap<RunId, Held<Run>>,
+    pub(crate) packages: BTreeMap<PackageName, Held<Package>>,
+    pub(crate) apps: BTreeMap<ProjectName, Held<App>>,
+    pub(crate) releases: BTreeMap<(ProjectName, ReleaseNumber), Held<Release>>,
+}
+
+impl World {
+    fn put(&mut self, entry: &Entry) {
+        let Some(key) = Key::parse(&entry.key) else { return };
+        fn held<T: DeserializeOwned>(entry: &Entry) -> Option<Held<T>> {
+            match serde_json::from_slice(&entry.value) {
+                Ok(value) => Some(Held { value, modified: entry.modified, lease: entry.lease }),
+                Err(error) => {
+                    tracing::warn!(key = entry.key, %error, "a record is not understood and left aside");
+                    None
+                }
+            }
+        }
+        fn set<K: Ord, T: DeserializeOwned>(map: &mut BTreeMap<K, Held<T>>, key: K, entry: &Entry) {
+            if let Some(held) = held(entry) {
+                map.insert(key, held);
+            }
+        }
+        match key {
+            Key::Machine(id) => set(&mut self.machines, id, entry),
+            Key::Presence(id) => set(&mut self.presence, id, entry),
+            Key::Unit(name) => set(&mut self.units, name, entry),
+            Key::Placement(name) => set(&mut self.placements, name, entry),
+            Key::Status(machine, unit) => set(self.statuses.entry(machine).or_default(), unit, entry),
+            Key::RunCounter(project) => set(&mut self.counters, project, entry),
+            Key::Request(request) => set(&mut self.requests, request, entry),
+            Key::Run(id) => set(&mut self.runs, id, entry),
+            Key::Package(name) => set(&mut self.packages, name, entry),
+            Key::App(project) => set(&mut self.apps, project, entry),
+            Key::Release(project, number) => set(&mut self.releases, (project, number), entry),
+        }
+    }
+
+    fn delete(&mut self, key: &str) {
+        match Key::parse(key) {
+            Some(Key::Machine(id)) => drop(self.machines.remove(&id)),
+            Some(Key::Presence(id)) => drop(self.presence.remove(&id)),
+            Some(Key::Unit(name)) => drop(self.units.remove(&name)),
+            Some(Key::Placement(name)) => drop(self.placements.remove(&name)),
+            Some(Key::Status(machine, unit)) => {
+                if let Some(units) = self.statuses.get_mut(&machine) {
+                    units.remove(&unit);
+                }
+            }
+            Some(Key::RunCounter(project)) => drop(self.counters.remove(&project)),
+            Some(Key::Request(request)) => drop(self.requests.remove(&request)),
+            Some(Key::Run(id)) => drop(self.runs.remove(&id)),
+            Some(Key::Package(name)) => drop(self.packages.remove(&name)),
+            Some(Key::App(project)) => drop(self.apps.remove(&project)),
+            Some(Key::Release(project, number)) => drop(self.releases.remove(&(project, number))),
+            None => {}
+        }
+    }
+
+    /// When the object at `key` was last written, if it is there: what a transaction compares with.
+    pub(crate) fn modified(&self, key: &Key) -> Option<Revision> {
+        match key {
+            Key::Machine(id) => self.machines.get(id).map(|held| held.modified),
+            Key::Presence(id) => self.presence.get(id).map(|held| held.modified),
+            Key::Unit(name) => self.units.get(name).map(|held| held.modified),
+            Key::Placement(name) => self.placements.get(name).map(|held| held.modified),
+            Key::Status(machine, unit) => self.status(machine, unit).map(|held| held.modified),
+            Key::RunCounter(project) => self.counters.get(project).map(|held| held.modified),
+            Key::Request(request) => self.requests.get(request).map(|held| held.modified),
+            Key::Run(id) => self.runs.get(id).map(|held| held.modified),
+            Key::Package(name) => self.packages.get(name).map(|held| held.modified),
+            Key::App(project) => self.apps.get(project).map(|held| held.modified),
+            Key::Release(project, number) => {
+                self.releases.get(&(project.clone(), *number)).map(|held| held.modified)
+            }
+        }
+    }
+
+    /// What a machine last said of a unit.
+    pub(crate) fn status(&self, machine: &MachineId, unit: &UnitName) -> Option<&Held<UnitStatus>> {
+        self.statuses.get(machine)?.get(unit)
+    }
+
+    /// The machines whose assignments a change of this key may change.
+    fn concerned(&self, key: &str, into: &mut BTreeSet<MachineId>) {
+        match Key::parse(key) {
+            Some(Key::Unit(name)) => {
+                match self.units.get(&name) {
+                    Some(unit) if unit.value.requirements.global => {
+                        into.extend(self.machines.keys().cloned());
+                    }
+                    _ => {}
+                }
+                into.extend(self.placements.get(&name).map(|placement| placement.value.machine.clone()));
+            }
+            Some(Key::Placement(name)) => {
+                into.extend(self.placements.get(&name).map(|placement| placement.value.machine.clone()));
+            }
+            Some(Key::Run(id)) => {
+                let attempts = self.runs.get(&id).into_iter().flat_map(|run| &run.value.attempts);
+                into.extend(attempts.map(|attempt| attempt.machine.clone()));
+            }
+            Some(Key::Presence(id) | Key::Machine(id)) => drop(into.insert(id)),
+            _ => {}
+        }
+    }
+
+    /// What a machine is to do now, units first.
+    pub(crate) fn assignments(&self, machine: &MachineId) -> Vec<Assignment> {
+        let placed = self.placements.values().filter(|placement| placement.value.machine == *machine);
+        let units = placed.filter_map(|placement| self.units.get(&placement.value.unit));
+        let global = self.units.values().filter(|unit| {
+            unit.value.requirements.global && crate::controller::runs_on(self, &unit.value, machine)
+        });
+        let units = units.chain(global).map(|unit| {
+            let package = unit.value.app.as_ref().and_then(|app| self.releases.get(app));
+            Assignment::Unit(Box::new(UnitAssignment {
+                unit: unit.value.clone(),
+                package: package.map(|release| release.value.package.clone()),
+            }))
+        });
+        let runs = self.runs.values().filter(|run| run.value.state == RunState::Running).filter_map(|run| {
+            let attempt = run.value.attempt().filter(|attempt| attempt.machine == *machine)?;
+            Some(Assignment::Run(Box::new(RunAssignment {
+                run: run.value.clone(),
+                attempt: attempt.number,
+                session: attempt.session.clone(),
+            })))
+        });
+        units.chain(runs).collect()
+    }
+}
+
+/// A shared handle on the cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Cache {
+    world: Arc<RwLock<World>>,
+    revision: watch::Receiver<Revision>,
+    machines: Arc<std::sync::Mutex<BTreeMap<MachineId, watch::Sender<Revision>>>>,
+}
+
+impl Cache {
+    /// Reads everything; [`Follower::run`] then keeps it up to date.
+    pub(crate) async fn open(store: Arc<dyn Store>) -> Result<(Cache, Follower), sealift_store::Error> {
+        let (told, revision) = watch::channel(Revision(0));
+        let cache = Cache { world: Arc::default(), revision, machines: Arc::default() };
+        let mut follower = Follower { store, cache: cache.clone(), told, watch: None };
+        follower.list().await?;
+        Ok((cache, follower))
+    }
+
+    /// The world now. Never held over an await.
+    pub(crate) fn world(&self) -> RwLockReadGuard<'_, World> {
+        // A panic elsewhere cannot leave a half-applied batch that matters: the batch is applied entry by entry.
+        self.world.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Waits until the cache shows this revision.
+    pub(crate) async fn reached(&self, revision: Revision) {
+        // An error means that the follower is gone, which only happens on the way down.
+        self.revision.clone().wait_for(|seen| *seen >= revision).await.ok();
+    }
+
+    /// Tells of every change.
+    pub(crate) fn changes(&self) -> watch::Receiver<Revision> {
+        self.revision.clone()
+    }
+
+    /// Tells of changes that may concern this machine's assignments, and of no others.
+    pub(crate) fn changes_for(&self, machine: &MachineId) -> watch::Receiver<Revision> {
+        let mut machines = self.machines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        machines.entry(machine.clone()).or_insert_with(|| watch::channel(Revision(0)).0).subscribe()
+    }
+
+    fn tell(&self, concerned: &BTreeSet<MachineId>, revision: Revision) {
+        let mut machines = self.machines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        machines.retain(|_, told| told.receiver_count() > 0);
+        for machine in concerned {
+            if let Some(told) = machines.get(machine) {
+                told.send_replace(revision);
+            }
+        }
+    }
+}
+
+/// Keeps a cache up to date.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    store: Arc<dyn Store>,
+    cache: Cache,
+    told: watch::Sender<Revision>,
+    watch: Option<sealift_store::Watch>,
+}
+
+impl Follower {
+    /// Follows the store until it is closed. A watch that fell behind begins again with a list.
+    pub(crate) async fn run(mut self) -> Result<(), sealift_store::Error> {
+        loop {
+            let Some(watch) = &mut self.watch else {
+                self.list().await?;
+                continue;
+            };
+            match watch.next().await {
+                Ok(Some(batch)) => self.apply(&batch),
+                Ok(None) => return Ok(()),
+                Err(sealift_store::Error::Compacted { .. }) => self.watch = None,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn list(&mut self) -> Result<(), sealift_store::Error> {
+        let range = self.store.range("").await?;
+        self.watch = Some(self.store.watch("", range.revision).await?);
+        let mut world = World { revision: range.revision, ..World::default() };
+        for entry in &range.entries {
+            world.put(entry);
+        }
+        let concerned = world.machines.keys().cloned().collect();
+        *self.cache.world.write().unwrap_or_else(std::sync::PoisonError::into_inner) = world;
+        self.cache.tell(&concerned, range.revision);
+        self.told.send_replace(range.revision);
+        Ok(())
+    }
+
+    fn apply(&self, batch: &Batch) {
+        let mut concerned = BTreeSet::new();
+        {
+            let mut world = self.cache.world.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+            for event in &batch.events {
+                // Before and after: a moved placement concerns both machines.
+                world.concerned(event.key(), &mut concerned);
+                match event {
+                    Event::Put(entry) => world.put(entry),
+                    Event::Delete { key, .. } => world.delete(key),
+                }
+                world.concerned(event.key(), &mut concerned);
+            }
+            world.revision = batch.revision;
+        }
+        self.cache.tell(&concerned, batch.revision);
+        self.told.send_replace(batch.revision);
+    }
+}

@@ -1,0 +1,202 @@
+//! Carries out what the planner decides: looks at the cache, plans, writes the plan's actions in one transaction that
+//! compares all they rest on, and looks again. Two controllers that race are settled by the compares.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use sealift_model::diagnostic::Severity;
+use sealift_model::{MachineId, Release, Requirements, UnitName};
+use sealift_planner::{Action, AppView, Problem, Snapshot};
+use sealift_store::Txn;
+use sealift_unitfile::UnitFile;
+
+use crate::api::{Error, json, unchanged};
+use crate::cache::World;
+use crate::keys::Key;
+use crate::server::Inner;
+
+/// Actions of one transaction; each touches at most three keys, and a store takes 128 of them.
+const ACTIONS: usize = 40;
+/// How long to wait when the store cannot be written to.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Units whose lack of a machine is explained; more than that have a common cause.
+const EXPLAINED: usize = 50;
+
+/// Why units are nowhere, as of the last plan.
+#[derive(Debug, Default)]
+pub(crate) struct Problems(Mutex<BTreeMap<UnitName, String>>);
+
+impl Problems {
+    pub(crate) fn get(&self, unit: &UnitName) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(unit).cloned()
+    }
+
+    fn set(&self, problems: BTreeMap<UnitName, String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+}
+
+/// Plans whenever something changed, for as long as the server runs.
+pub(crate) async fn run(inner: &Inner) {
+    let mut changes = inner.cache.changes();
+    loop {
+        changes.mark_unchanged();
+        match pass(inner).await {
+            Ok(true) => continue,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "a plan could not be written; trying again");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// One look; true when something was written or has to be looked at again.
+async fn pass(inner: &Inner) -> Result<bool, Error> {
+    let txn = {
+        let world = inner.cache.world();
+        let snapshot = snapshot(&world);
+        let plan = sealift_planner::plan(&snapshot);
+        inner.problems.set(problems(&snapshot, &plan.problems));
+        if plan.actions.is_empty() {
+            return Ok(false);
+        }
+        transaction(&world, snapshot, &plan.actions, (inner.clock)())?
+    };
+    match inner.commit(txn).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_conflict() => {
+            inner.cache.reached(inner.store.revision().await?).await;
+            Ok(true)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the first actions of a plan change, if what they rest on is still so.
+fn transaction(
+    world: &World,
+    mut after: Snapshot,
+    actions: &[Action],
+    now: sealift_model::Timestamp,
+) -> Result<Txn, Error> {
+    let (mut written, mut rests_on) = (BTreeSet::new(), BTreeSet::new());
+    for action in actions.iter().take(ACTIONS) {
+        tracing::debug!(?action, "planned");
+        if !sealift_planner::apply(&mut after, action, now) {
+            continue;
+        }
+        match action {
+            Action::PutUnit { unit } => {
+                written.insert(Key::Unit(unit.name.clone()).to_string());
+                rests_on.extend(unit.app.iter().map(|(project, _)| Key::App(project.clone()).to_string()));
+            }
+            Action::RemoveUnit { name } => {
+                written.insert(Key::Unit(name.clone()).to_string());
+                let app = world.units.get(name).and_then(|unit| unit.value.app.as_ref());
+                rests_on.extend(app.map(|(project, _)| Key::App(project.clone()).to_string()));
+            }
+            Action::Place { unit, machine } => {
+                written.insert(Key::Placement(unit.clone()).to_string());
+                rests_on.insert(Key::Unit(unit.clone()).to_string());
+                rests_on.insert(Key::Presence(machine.clone()).to_string());
+            }
+            Action::Unplace { unit, .. } => drop(written.insert(Key::Placement(unit.clone()).to_string())),
+            Action::Dispatch { run, machine, .. } => {
+                written.insert(Key::Run(run.clone()).to_string());
+                rests_on.insert(Key::Presence(machine.clone()).to_string());
+            }
+            Action::Lose { run, .. } | Action::GiveUp { run, .. } => {
+                written.insert(Key::Run(run.clone()).to_string());
+            }
+        }
+    }
+    let keys =
+        |texts: &BTreeSet<String>| -> Vec<Key> { texts.iter().filter_map(|key| Key::parse(key)).collect() };
+    let mut txn = Txn::new();
+    for key in keys(&rests_on.union(&written).cloned().collect()) {
+        txn = unchanged(txn, world, &key);
+    }
+    for key in keys(&written) {
+        let value = match &key {
+            Key::Unit(name) => after.units.get(name).map(json).transpose()?,
+            Key::Placement(name) => after.placements.get(name).map(json).transpose()?,
+            Key::Run(id) => after.runs.get(id).map(json).transpose()?,
+            _ => None,
+        };
+        txn = match value {
+            Some(bytes) => txn.put(key, bytes),
+            None => txn.delete(key),
+        };
+    }
+    Ok(txn)
+}
+
+/// The world as the planner wants it.
+pub(crate) fn snapshot(world: &World) -> Snapshot {
+    let machines = world.machines.iter().map(|(id, machine)| {
+        (id.clone(), (machine.value.clone(), world.presence.get(id).map(|presence| presence.value.clone())))
+    });
+    let statuses = world.statuses.iter().flat_map(|(machine, units)| {
+        units.iter().map(|(unit, status)| ((machine.clone(), unit.clone()), status.value.clone()))
+    });
+    let runs = world.runs.iter().filter(|(_, run)| !run.value.state.is_end());
+    let apps = world.apps.iter().map(|(project, app)| {
+        let release =
+            world.releases.get(&(project.clone(), app.value.current)).map(|held| held.value.clone());
+        let requirements = release.iter().flat_map(requirements).collect();
+        (project.clone(), AppView { app: app.value.clone(), release, requirements })
+    });
+    Snapshot {
+        machines: machines.collect(),
+        units: world.units.iter().map(|(name, unit)| (name.clone(), unit.value.clone())).collect(),
+        placements: world.placements.iter().map(|(name, held)| (name.clone(), held.value.clone())).collect(),
+        statuses: statuses.collect(),
+        runs: runs.map(|(id, run)| (id.clone(), run.value.clone())).collect(),
+        apps: apps.collect(),
+    }
+}
+
+/// What the unit files of a release ask of machines; a file that contradicts itself is left out.
+fn requirements(release: &Release) -> BTreeMap<UnitName, Requirements> {
+    let read = |(name, text): (&UnitName, &String)| {
+        let (requirements, findings) = UnitFile::parse(text).requirements(name);
+        let sound = findings.iter().all(|finding| finding.severity != Severity::Error);
+        sound.then(|| (name.clone(), requirements))
+    };
+    release.units.iter().filter_map(read).collect()
+}
+
+/// Whether a global unit is to run on this machine.
+pub(crate) fn runs_on(world: &World, unit: &sealift_model::Unit, machine: &MachineId) -> bool {
+    sealift_planner::runs_on(&snapshot(world), unit, machine)
+}
+
+fn problems(snapshot: &Snapshot, of_plan: &[Problem]) -> BTreeMap<UnitName, String> {
+    let mut problems = BTreeMap::new();
+    let waits = |name: &&UnitName| {
+        let unit = &snapshot.units[*name];
+        !unit.requirements.global
+            && !name.is_template()
+            && unit.desired != sealift_model::DesiredState::Inactive
+            && !snapshot.placements.contains_key(*name)
+    };
+    for name in snapshot.units.keys().filter(waits).take(EXPLAINED) {
+        let verdicts = sealift_planner::explain(snapshot, name);
+        let why: Vec<_> =
+            verdicts.iter().map(|(machine, verdict)| format!("{}: {verdict}", machine.short())).collect();
+        let why = if why.is_empty() { "there is no machine".into() } else { why.join("; ") };
+        problems.insert(name.clone(), format!("on no machine: {why}"));
+    }
+    for problem in of_plan {
+        let (Problem::NameTaken { unit, .. } | Problem::Unreadable { unit, .. }) = problem;
+        problems.insert(unit.clone(), problem.to_string());
+    }
+    problems
+}

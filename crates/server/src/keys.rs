@@ -1,0 +1,131 @@
+//! Where each object is kept in the store: the one place that knows keys.
+//!
+//! ```text
+//! machines/<machine>                    Machine
+//! presence/<machine>                    Presence, under the machine's lease
+//! units/<unit>                          Unit
+//! placements/<unit>                     Placement
+//! statuses/<machine>/<unit>             UnitStatus
+//! counters/runs/<project>               the newest run's number
+//! requests/<key>                        RunId, under a lease of some minutes
+//! runs/<project>/<number>               Run
+//! packages/<project>/<branch>/<commit>  Package
+//! apps/<project>                        App
+//! releases/<project>/<number>           Release
+//! ```
+
+use sealift_model::{MachineId, PackageName, ProjectName, ReleaseNumber, RunId, UnitName};
+
+/// What a key is the place of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Key {
+    Machine(MachineId),
+    Presence(MachineId),
+    Unit(UnitName),
+    Placement(UnitName),
+    Status(MachineId, UnitName),
+    RunCounter(ProjectName),
+    Request(String),
+    Run(RunId),
+    Package(PackageName),
+    App(ProjectName),
+    Release(ProjectName, ReleaseNumber),
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Key::Machine(id) => write!(f, "machines/{id}"),
+            Key::Presence(id) => write!(f, "presence/{id}"),
+            Key::Unit(name) => write!(f, "units/{name}"),
+            Key::Placement(name) => write!(f, "placements/{name}"),
+            Key::Status(machine, name) => write!(f, "statuses/{machine}/{name}"),
+            Key::RunCounter(project) => write!(f, "counters/runs/{project}"),
+            Key::Request(key) => write!(f, "requests/{key}"),
+            // Padded, so that the store's order is the order of numbers.
+            Key::Run(id) => write!(f, "runs/{}/{:012}", id.project, id.number),
+            Key::Package(name) => {
+                write!(f, "packages/{}/{}/{}", name.project, name.branch.segment(), name.commit)
+            }
+            Key::App(project) => write!(f, "apps/{project}"),
+            Key::Release(project, number) => write!(f, "releases/{project}/{number:012}"),
+        }
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> String {
+        key.to_string()
+    }
+}
+
+impl Key {
+    /// Reads a key back; none for keys of a newer version, which are left alone.
+    pub(crate) fn parse(text: &str) -> Option<Key> {
+        let (kind, rest) = text.split_once('/')?;
+        Some(match kind {
+            "machines" => Key::Machine(rest.parse().ok()?),
+            "presence" => Key::Presence(rest.parse().ok()?),
+            "units" => Key::Unit(rest.parse().ok()?),
+            "placements" => Key::Placement(rest.parse().ok()?),
+            "statuses" => {
+                let (machine, unit) = rest.split_once('/')?;
+                Key::Status(machine.parse().ok()?, unit.parse().ok()?)
+            }
+            "counters" => Key::RunCounter(rest.strip_prefix("runs/")?.parse().ok()?),
+            "requests" => Key::Request(rest.to_owned()),
+            "runs" => {
+                let (project, number) = rest.split_once('/')?;
+                Key::Run(RunId { project: project.parse().ok()?, number: number.parse().ok()? })
+            }
+            "packages" => {
+                let mut parts = rest.split('/');
+                let (project, branch, commit) = (parts.next()?, parts.next()?, parts.next()?);
+                let branch = branch.replace("%2F", "/").replace("%25", "%").parse().ok()?;
+                Key::Package(PackageName {
+                    project: project.parse().ok()?,
+                    branch,
+                    commit: commit.parse().ok()?,
+                })
+            }
+            "apps" => Key::App(rest.parse().ok()?),
+            "releases" => {
+                let (project, number) = rest.split_once('/')?;
+                Key::Release(project.parse().ok()?, number.parse().ok()?)
+            }
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_back() {
+        let machine: MachineId = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let name = PackageName {
+            project: "hello".parse().unwrap(),
+            branch: "feature/100%".parse().unwrap(),
+            commit: "a".repeat(40).parse().unwrap(),
+        };
+        for key in [
+            Key::Machine(machine.clone()),
+            Key::Presence(machine.clone()),
+            Key::Unit("a@1.service".parse().unwrap()),
+            Key::Placement("a.service".parse().unwrap()),
+            Key::Status(machine, "a.service".parse().unwrap()),
+            Key::RunCounter("hello".parse().unwrap()),
+            Key::Request("x".into()),
+            Key::Run("hello-12".parse().unwrap()),
+            Key::Package(name),
+            Key::App("hello".parse().unwrap()),
+            Key::Release("hello".parse().unwrap(), 3),
+        ] {
+            assert_eq!(Key::parse(&key.to_string()), Some(key));
+        }
+        assert_eq!(Key::parse("from-the-future/x"), None);
+        assert!(Key::Run("a-9".parse().unwrap()).to_string() < Key::Run("a-10".parse().unwrap()).to_string());
+    }
+}

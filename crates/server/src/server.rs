@@ -1,0 +1,152 @@
+//! Putting the server together: options, listeners, shutdown.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealift_model::Timestamp;
+use sealift_package::blobs::{self, Blobs};
+use sealift_package::signing::{self, PublicKey, SigningKey};
+use sealift_store::Store;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
+use crate::cache::{Cache, Follower};
+use crate::controller::{self, Problems};
+use crate::logs::Logs;
+
+/// How long requests under way may take once the server is to stop.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What a server is made of.
+pub struct Options {
+    pub store: Arc<dyn Store>,
+    /// Blobs, logs and keys are kept below this folder.
+    pub state_dir: PathBuf,
+    /// How long a machine counts as present after a keep-alive.
+    pub machine_ttl: Duration,
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Guarded by the file mode of its socket.
+    pub unix: Option<UnixListener>,
+    /// Guarded by the token.
+    pub tcp: Option<(TcpListener, Arc<str>)>,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("state_dir", &self.state_dir).finish_non_exhaustive()
+    }
+}
+
+/// Why a server cannot be made or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot read the store")]
+    Store(#[source] sealift_store::Error),
+    #[error("cannot open the folder of blobs")]
+    Blobs(#[source] blobs::Error),
+    #[error("cannot load the signing key")]
+    Signing(#[source] signing::Error),
+    #[error("cannot serve the API")]
+    Serve(#[source] io::Error),
+}
+
+/// What handlers and controllers share.
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) cache: Cache,
+    pub(crate) blobs: Blobs,
+    pub(crate) logs: Logs,
+    pub(crate) signing: SigningKey,
+    pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    pub(crate) machine_ttl: Duration,
+    pub(crate) problems: Problems,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// A server that is ready to run.
+pub struct Server {
+    inner: Arc<Inner>,
+    follower: Follower,
+    unix: Option<UnixListener>,
+    tcp: Option<(TcpListener, Arc<str>)>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("blobs", &self.inner.blobs).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// Reads the state and loads the keys.
+    ///
+    /// # Errors
+    /// When the store or the state folder cannot be read.
+    pub async fn build(options: Options, shutdown: CancellationToken) -> Result<Self, Error> {
+        let (cache, follower) = Cache::open(options.store.clone()).await.map_err(Error::Store)?;
+        let inner = Inner {
+            store: options.store,
+            cache,
+            blobs: Blobs::open(options.state_dir.join("blobs")).map_err(Error::Blobs)?,
+            logs: Logs::new(options.state_dir.join("logs")),
+            signing: SigningKey::load_or_create(&options.state_dir.join("keys")).map_err(Error::Signing)?,
+            clock: options.clock,
+            machine_ttl: options.machine_ttl,
+            problems: Problems::default(),
+            shutdown,
+        };
+        Ok(Self { inner: Arc::new(inner), follower, unix: options.unix, tcp: options.tcp })
+    }
+
+    /// The key that this server signs packages with.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.inner.signing.public()
+    }
+
+    /// Serves until shutdown. Requests under way get a short grace; streams end.
+    ///
+    /// # Errors
+    /// When a listener or the store fails for good.
+    pub async fn run(self) -> Result<(), Error> {
+        let Server { inner, follower, unix, tcp } = self;
+        let stop = inner.shutdown.clone();
+        let unix = async {
+            match unix {
+                Some(listener) => {
+                    let router = api::router(inner.clone(), None);
+                    axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let tcp = async {
+            match tcp {
+                Some((listener, token)) => {
+                    let router = api::router(inner.clone(), Some(token));
+                    axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let serving = async { tokio::try_join!(unix, tcp).map(drop) };
+        let grace = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let work = async {
+            tokio::select! {
+                outcome = serving => outcome.map_err(Error::Serve),
+                outcome = follower.run() => outcome.map_err(Error::Store),
+                () = controller::run(&inner) => Ok(()),
+            }
+        };
+        tokio::select! {
+            outcome = work => outcome,
+            () = grace => Ok(()),
+        }
+    }
+}
