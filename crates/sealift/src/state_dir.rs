@@ -206,7 +206,7 @@ mod tests {
         let state = StateDir::open(&root).unwrap();
         assert!(StateDir::open(&root).unwrap_err().to_string().contains("another `sealift dev`"));
         assert_eq!(
-            holder(&root).unwrap().map(|pid| pid.as_raw_nonzero().get() as u32),
+            holder(&root).unwrap().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()),
             Some(std::process::id())
         );
         let (token, machine) = (state.token().unwrap(), state.machine_id().unwrap());
