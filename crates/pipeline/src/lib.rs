@@ -10,6 +10,7 @@
 pub mod config;
 mod engine;
 mod env;
+mod lenient;
 mod lines;
 mod podman;
 mod run;
@@ -21,6 +22,7 @@ mod source;
 pub mod yaml;
 
 pub use engine::{Engine, EngineOptions, Error as EngineError};
+pub use lenient::Error as AnswerError;
 pub use podman::Error as PodmanError;
 pub use run::{Error, Git, Leftovers, Outcome, RunSpec, Source, Tuning, execute, remove_leftovers};
 pub use service::{Error as ServiceError, LastWords};

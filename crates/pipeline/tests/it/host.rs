@@ -82,6 +82,20 @@ fn start_podman(dir: &Path) {
 }
 
 async fn make_images(engine: &Engine) {
+    import(engine, SH, tree().into_inner().unwrap()).await;
+    let mut tree = tree();
+    let bash = Path::new("/bin/bash");
+    file(&mut tree, bash, "bin/bash");
+    let libraries = Command::new("ldd").arg(bash).output().unwrap().stdout;
+    for word in String::from_utf8(libraries).unwrap().split_whitespace().filter(|word| word.starts_with('/'))
+    {
+        file(&mut tree, Path::new(word), word.trim_start_matches('/'));
+    }
+    import(engine, BASH, tree.into_inner().unwrap()).await;
+}
+
+/// The files of a box with busybox.
+fn tree() -> tar::Builder<Vec<u8>> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.is_file());
     let busybox =
         busybox.expect("no busybox: apt-get install busybox-static, or set SEALIFT_SKIP=containers");
@@ -100,18 +114,7 @@ async fn make_images(engine: &Engine) {
     }
     text(&mut tree, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::/tmp:/bin/sh\n");
     text(&mut tree, "etc/group", "root:x:0:\nbob:x:1000:\n");
-    tree.finish().unwrap();
-    let sh = tree.get_ref().clone();
-    import(engine, SH, sh).await;
-
-    let bash = Path::new("/bin/bash");
-    file(&mut tree, bash, "bin/bash");
-    let libraries = Command::new("ldd").arg(bash).output().unwrap().stdout;
-    for word in String::from_utf8(libraries).unwrap().split_whitespace().filter(|word| word.starts_with('/'))
-    {
-        file(&mut tree, Path::new(word), word.trim_start_matches('/'));
-    }
-    import(engine, BASH, tree.into_inner().unwrap()).await;
+    tree
 }
 
 fn file(tree: &mut tar::Builder<Vec<u8>>, from: &Path, to: &str) {
@@ -139,6 +142,7 @@ fn link(tree: &mut tar::Builder<Vec<u8>>, at: &str, to: &str) {
 async fn import(engine: &Engine, image: &str, tree: Vec<u8>) {
     let docker = raw(engine).await;
     let repository = image.strip_suffix(":latest").unwrap();
+    let known = docker.inspect_image(image).await.ok().and_then(|image| image.id);
     let options = bollard::query_parameters::CreateImageOptionsBuilder::default()
         .from_src("-")
         .repo(repository)
@@ -146,6 +150,10 @@ async fn import(engine: &Engine, image: &str, tree: Vec<u8>) {
     let mut answers = docker.create_image(Some(options), Some(bollard::body_full(tree.into())), None);
     while let Some(answer) = answers.next().await {
         answer.unwrap();
+    }
+    if let Some(known) = known {
+        // Or each run of the tests would leave another nameless image; one that is in use stays.
+        docker.remove_image(&known, None::<bollard::query_parameters::RemoveImageOptions>, None).await.ok();
     }
 }
 
