@@ -228,6 +228,8 @@ impl Engine {
             // container would not start; Docker's own process always may.
             body.host_config.get_or_insert_default().ulimits = Some(own_limits());
         }
+        // Removing is killing: no grace for processes that do not listen to signals.
+        body.stop_timeout = Some(0);
         let options = query::CreateContainerOptionsBuilder::default().name(name).build();
         let what = || format!("cannot create container {name}");
         within(SLOW, what, self.docker.create_container(Some(options), body)).await?;
@@ -243,9 +245,6 @@ impl Engine {
 
     /// Kills and removes a container at once, with its anonymous volumes.
     pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
-        let options = query::KillContainerOptionsBuilder::default().signal("KILL").build();
-        // What is not running cannot be killed; removing tells what is really wrong.
-        timeout(QUICK, self.docker.kill_container(name, Some(options))).await.ok();
         let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let what = || format!("cannot remove container {name}");
         gone_is_fine(within(SLOW, what, self.docker.remove_container(name, Some(options))).await)
