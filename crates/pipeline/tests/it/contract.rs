@@ -2,7 +2,7 @@
 
 use sealift_model::{EventKind, StepOutcome, Stream};
 
-use crate::host::{BASH, Job, SH, engine, script, scripts};
+use crate::host::{BASH, BOB, Job, SH, engine, script, scripts};
 
 #[tokio::test]
 async fn what_a_step_exports_flows_on() {
@@ -212,4 +212,17 @@ async fn a_box_with_its_own_shell_and_variables() {
     job.spec.env = vec![("TAG".into(), "latest".into())];
     let ran = job.run(&engine).await;
     assert_eq!(ran.output(0), "none latest!\n/pipeline/source/sub\n", "{:#?}", ran.events);
+}
+
+#[tokio::test]
+async fn a_user_who_is_not_root_may_write() {
+    let Some(engine) = engine().await else { return };
+    let codes = [
+        "id -un; echo x >>hello.txt; echo y >$WERCKER_OUTPUT_DIR/y; echo z >$WERCKER_CACHE_DIR/z",
+        "fail so",
+    ];
+    let ran = Job::new(scripts(BOB, &codes)).run(&engine).await;
+    assert_eq!(ran.output(0), "bob\n", "{:#?}", ran.events);
+    assert_eq!(ran.finished(1), (StepOutcome::Failed, Some(1), Some("so".into())));
+    assert_eq!(std::fs::read_to_string(ran.dir.path().join("work/pipeline/cache/z")).unwrap(), "z\n");
 }

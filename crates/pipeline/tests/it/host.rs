@@ -23,6 +23,9 @@ pub(crate) const SH: &str = "localhost/sealift-test-sh:latest";
 /// A box that has bash as well.
 pub(crate) const BASH: &str = "localhost/sealift-test-bash:latest";
 
+/// The first one, for a user who is not root.
+pub(crate) const BOB: &str = "localhost/sealift-test-bob:latest";
+
 /// The engine with all images; none if the tests are to be skipped.
 pub(crate) async fn engine() -> Option<Engine> {
     static READY: OnceCell<()> = OnceCell::const_new();
@@ -82,7 +85,8 @@ fn start_podman(dir: &Path) {
 }
 
 async fn make_images(engine: &Engine) {
-    import(engine, SH, tree().into_inner().unwrap()).await;
+    import(engine, SH, tree().into_inner().unwrap(), &[]).await;
+    import(engine, BOB, tree().into_inner().unwrap(), &["USER bob"]).await;
     let mut tree = tree();
     let bash = Path::new("/bin/bash");
     file(&mut tree, bash, "bin/bash");
@@ -91,7 +95,7 @@ async fn make_images(engine: &Engine) {
     {
         file(&mut tree, Path::new(word), word.trim_start_matches('/'));
     }
-    import(engine, BASH, tree.into_inner().unwrap()).await;
+    import(engine, BASH, tree.into_inner().unwrap(), &[]).await;
 }
 
 /// The files of a box with busybox.
@@ -139,12 +143,13 @@ fn link(tree: &mut tar::Builder<Vec<u8>>, at: &str, to: &str) {
     tree.append_link(&mut header, at, to).unwrap();
 }
 
-async fn import(engine: &Engine, image: &str, tree: Vec<u8>) {
+async fn import(engine: &Engine, image: &str, tree: Vec<u8>, changes: &[&str]) {
     let docker = raw(engine).await;
     let repository = image.strip_suffix(":latest").unwrap();
     let known = docker.inspect_image(image).await.ok().and_then(|image| image.id);
     let options = bollard::query_parameters::CreateImageOptionsBuilder::default()
         .from_src("-")
+        .changes(changes.iter().map(|change| (*change).to_owned()).collect())
         .repo(repository)
         .build();
     let mut answers = docker.create_image(Some(options), Some(bollard::body_full(tree.into())), None);
