@@ -15,8 +15,7 @@ use std::time::Duration;
 use bollard::errors::Error as ApiError;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, CreateImageInfo, ImageConfig, NetworkCreateRequest,
-    ResourcesUlimits,
+    ContainerCreateBody, CreateImageInfo, ImageConfig, NetworkCreateRequest, ResourcesUlimits,
 };
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker};
@@ -25,6 +24,7 @@ use futures_util::stream::BoxStream;
 use rustix::process::{Resource, getrlimit};
 use tokio::time::timeout;
 
+use crate::lenient::{self, Container};
 use crate::podman::{self, Service};
 
 /// For calls that engines answer at once.
@@ -54,6 +54,12 @@ pub enum Error {
         what: String,
         #[source]
         source: ApiError,
+    },
+    #[error("{what}")]
+    Answer {
+        what: String,
+        #[source]
+        source: lenient::Error,
     },
     #[error("{what}: no answer from the engine within {} s", limit.as_secs())]
     TimedOut { what: String, limit: Duration },
@@ -222,6 +228,8 @@ impl Engine {
             // container would not start; Docker's own process always may.
             body.host_config.get_or_insert_default().ulimits = Some(own_limits());
         }
+        // Removing is killing: no grace for processes that do not listen to signals.
+        body.stop_timeout = Some(0);
         let options = query::CreateContainerOptionsBuilder::default().name(name).build();
         let what = || format!("cannot create container {name}");
         within(SLOW, what, self.docker.create_container(Some(options), body)).await?;
@@ -230,17 +238,13 @@ impl Engine {
         within(SLOW, what, self.docker.start_container(name, options)).await
     }
 
-    pub(crate) async fn inspect(&self, name: &str) -> Result<ContainerInspectResponse, Error> {
+    pub(crate) async fn inspect(&self, name: &str) -> Result<Container, Error> {
         let what = || format!("cannot inspect container {name}");
-        let options = None::<query::InspectContainerOptions>;
-        within(QUICK, what, self.docker.inspect_container(name, options)).await
+        read(what, lenient::container(&self.inner.address, name)).await
     }
 
     /// Kills and removes a container at once, with its anonymous volumes.
     pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
-        let options = query::KillContainerOptionsBuilder::default().signal("KILL").build();
-        // What is not running cannot be killed; removing tells what is really wrong.
-        timeout(QUICK, self.docker.kill_container(name, Some(options))).await.ok();
         let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let what = || format!("cannot remove container {name}");
         gone_is_fine(within(SLOW, what, self.docker.remove_container(name, Some(options))).await)
@@ -249,13 +253,12 @@ impl Engine {
     /// Names of the containers and networks that carry a label (`key=value`).
     pub(crate) async fn labelled(&self, label: &str) -> Result<(Vec<String>, Vec<String>), Error> {
         let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
-        let options = query::ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let what = || "cannot list containers".to_owned();
-        let containers = within(QUICK, what, self.docker.list_containers(Some(options))).await?;
+        let containers = read(what, lenient::containers(&self.inner.address, label)).await?;
         let options = query::ListNetworksOptionsBuilder::default().filters(&filters).build();
         let what = || "cannot list networks".to_owned();
         let networks = within(QUICK, what, self.docker.list_networks(Some(options))).await?;
-        let containers = containers.into_iter().filter_map(|container| container.id).collect();
+        let containers = containers.into_iter().map(|container| container.id).collect();
         Ok((containers, networks.into_iter().filter_map(|network| network.name).collect()))
     }
 
@@ -380,6 +383,16 @@ async fn within<T>(
         }
         Ok(Err(source)) => Err(Error::Connection { what: what(), source }),
         Err(_) => Err(Error::TimedOut { what: what(), limit }),
+    }
+}
+
+async fn read<T>(
+    what: impl Fn() -> String,
+    call: impl Future<Output = Result<T, lenient::Error>>,
+) -> Result<T, Error> {
+    match timeout(QUICK, call).await {
+        Ok(answer) => answer.map_err(|source| Error::Answer { what: what(), source }),
+        Err(_) => Err(Error::TimedOut { what: what(), limit: QUICK }),
     }
 }
 

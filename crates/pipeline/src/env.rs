@@ -6,8 +6,8 @@
 //! It must not know how they get into the container.
 
 use crate::config::{BoxConfig, interpolate};
-use crate::run::RunSpec;
 use crate::shell;
+use crate::spec::RunSpec;
 
 /// A list of variables in which a later value replaces an earlier one.
 #[derive(Debug, Clone, Default)]

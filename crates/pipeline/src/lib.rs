@@ -10,6 +10,9 @@
 pub mod config;
 mod engine;
 mod env;
+mod layout;
+mod leftovers;
+mod lenient;
 mod lines;
 mod podman;
 mod run;
@@ -18,10 +21,14 @@ mod service;
 mod session;
 mod shell;
 mod source;
+mod spec;
 pub mod yaml;
 
 pub use engine::{Engine, EngineOptions, Error as EngineError};
+pub use leftovers::{Leftovers, remove_leftovers};
+pub use lenient::Error as AnswerError;
 pub use podman::Error as PodmanError;
-pub use run::{Error, Git, Leftovers, Outcome, RunSpec, Source, Tuning, execute, remove_leftovers};
+pub use run::{Error, execute};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
+pub use spec::{Git, Outcome, RunSpec, Source, Tuning};

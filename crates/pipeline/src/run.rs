@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, ImageConfig};
-use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sealift_model::{EventKind, StepOutcome, StepResult};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -20,15 +19,15 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{BoxConfig, Config, Pipeline, StepConfig};
 use crate::engine::{self, Engine};
 use crate::env::{self, Env};
-use crate::scripts::{self, Layout, Prepared};
+use crate::layout::{self, Layout};
+use crate::leftovers::{self, Leftovers, remove_leftovers};
+use crate::scripts::{self, Prepared};
 use crate::service::{self, Service};
-use crate::session::{self, CONTROL, Limits, REPORT, Session, StepEnd};
+use crate::session::{self, CONTROL, Limits, Session, StepEnd};
 use crate::shell;
 use crate::source;
+use crate::spec::{Outcome, RunSpec};
 
-const LABEL_RUN: &str = "dev.sealift.run";
-const LABEL_OWNER: &str = "dev.sealift.owner";
-const LABEL_ROLE: &str = "dev.sealift.role";
 /// Longest clean-up inside a container.
 const SWEEP: Duration = Duration::from_secs(60);
 /// What the box does besides its steps: nothing, but it ends when told to and leaves no dead children behind.
@@ -60,82 +59,6 @@ pub enum Error {
     Cancelled,
     #[error("the run's task broke off")]
     Task(#[source] tokio::task::JoinError),
-}
-
-/// Where the source tree is.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// A directory of the run's own, which the steps may change.
-    Own(PathBuf),
-    /// Somebody's working directory: it is copied, without the run's working directory and what the ignore file names.
-    Copy(PathBuf),
-}
-
-/// What is known of the commit.
-#[derive(Debug, Clone, Default)]
-pub struct Git {
-    pub branch: String,
-    pub commit: String,
-    pub tag: String,
-    pub domain: String,
-    pub owner: String,
-    pub repository: String,
-}
-
-/// Values for tests and for those who know better than the file.
-#[derive(Debug, Clone)]
-pub struct Tuning {
-    /// Instead of the file's `command-timeout`.
-    pub command_limit: Option<Duration>,
-    /// Instead of the file's `no-response-timeout`.
-    pub no_response_limit: Option<Duration>,
-    /// How long a service may take to be ready.
-    pub service_limit: Duration,
-}
-
-impl Default for Tuning {
-    fn default() -> Tuning {
-        Tuning { command_limit: None, no_response_limit: None, service_limit: Duration::from_secs(60) }
-    }
-}
-
-/// What is to be run.
-#[derive(Debug, Clone)]
-pub struct RunSpec {
-    /// Unique among the runs on this engine, such as `hello-12.1`.
-    pub key: String,
-    /// Who cleans up after a crash: an agent, a user's own directory.
-    pub owner: String,
-    pub project: String,
-    pub pipeline: String,
-    /// Whether steps are told that this is a deploy and not a build.
-    pub deploy: bool,
-    /// Replaces the steps, where the pipeline has some for it.
-    pub deploy_target: Option<String>,
-    pub source: Source,
-    /// A directory of the run's own: its cache is kept there from run to run, everything else is made anew.
-    pub work_dir: PathBuf,
-    pub git: Git,
-    pub started_by: String,
-    pub env: Vec<(String, String)>,
-    /// Variables whose values must not be shown.
-    pub hidden_env: Vec<(String, String)>,
-    /// 24 hex digits.
-    pub run_id: String,
-    pub tuning: Tuning,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    pub passed: bool,
-    /// It was cancelled.
-    pub aborted: bool,
-    pub steps: Vec<StepResult>,
-    /// Why it did not pass.
-    pub message: Option<String>,
-    /// The output directory if the steps put anything there, else the source; none if it did not pass.
-    pub output: Option<PathBuf>,
 }
 
 /// Runs a pipeline. Events go to `events`; one who does not take them slows the run down, one who has gone away is
@@ -299,7 +222,8 @@ impl Run {
             main.iter().map(|s| (s.clone(), false)).chain(after.iter().map(|s| (s.clone(), true))).collect();
         let files = tokio::task::spawn_blocking(move || {
             let failed = |source| Error::Files { path: spec.work_dir.clone(), source };
-            let layout = lay_out(&spec, ignore_file.as_deref()).map_err(failed)?;
+            let layout = layout::lay_out(&spec, ignore_file.as_deref()).map_err(failed)?;
+            scripts::write_init(&layout).map_err(failed)?;
             let prepare = |(number, (step, after)): (usize, &(StepConfig, bool))| {
                 scripts::prepare(&layout, number, step, *after)
             };
@@ -617,12 +541,12 @@ impl Run {
         let removed = remove_leftovers(&self.engine, Leftovers::Run(&self.spec.key)).await;
         let control = self.spec.work_dir.join("control");
         source::remove(&control).map_err(|source| Error::Files { path: control, source })?;
-        removed.map(drop)
+        Ok(removed.map(drop)?)
     }
 
     fn output(&self) -> PathBuf {
         let output = self.spec.work_dir.join("pipeline/output");
-        if source::has_entries(&output) { output } else { source_of(&self.spec) }
+        if source::has_entries(&output) { output } else { layout::source_of(&self.spec) }
     }
 
     fn container_name(&self, part: Option<&str>) -> String {
@@ -634,83 +558,8 @@ impl Run {
     }
 
     fn labels(&self, role: &str) -> HashMap<String, String> {
-        [(LABEL_RUN, self.spec.key.as_str()), (LABEL_OWNER, &self.spec.owner), (LABEL_ROLE, role)]
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into()
+        leftovers::labels(&self.spec.key, &self.spec.owner, role)
     }
-}
-
-/// Whose containers and networks to remove.
-#[derive(Debug, Clone, Copy)]
-pub enum Leftovers<'a> {
-    /// All of an owner's.
-    Owner(&'a str),
-    /// Those of one run.
-    Run(&'a str),
-}
-
-/// Removes containers and networks that runs have left behind, by their labels; how many there were.
-///
-/// # Errors
-/// The first failure, after all have been tried.
-pub async fn remove_leftovers(engine: &Engine, which: Leftovers<'_>) -> Result<usize, Error> {
-    let label = match which {
-        Leftovers::Owner(owner) => format!("{LABEL_OWNER}={owner}"),
-        Leftovers::Run(key) => format!("{LABEL_RUN}={key}"),
-    };
-    let (containers, networks) = engine.labelled(&label).await?;
-    let mut result = Ok(());
-    for removed in futures_util::future::join_all(containers.iter().map(|name| engine.remove(name))).await {
-        result = result.and(removed);
-    }
-    for network in &networks {
-        result = result.and(engine.remove_network(network).await);
-    }
-    result?;
-    Ok(containers.len() + networks.len())
-}
-
-fn source_of(spec: &RunSpec) -> PathBuf {
-    match &spec.source {
-        Source::Own(dir) => dir.clone(),
-        Source::Copy(_) => spec.work_dir.join("pipeline/source"),
-    }
-}
-
-/// Makes the run's directories anew; what is in the cache stays.
-fn lay_out(spec: &RunSpec, ignore_file: Option<&str>) -> std::io::Result<Layout> {
-    std::fs::create_dir_all(&spec.work_dir)?;
-    let work_dir = spec.work_dir.canonicalize()?;
-    let pipeline = work_dir.join("pipeline");
-    for name in ["output", "report", "steps", "source"] {
-        source::remove(&pipeline.join(name))?;
-    }
-    let control = work_dir.join("control");
-    source::remove(&control)?;
-    for name in ["cache", "output", "report", "steps"] {
-        std::fs::create_dir_all(pipeline.join(name))?;
-        scripts::open_to_all(&pipeline.join(name))?;
-    }
-    std::fs::create_dir_all(&control)?;
-    let report = control.join(REPORT);
-    mknodat(CWD, &report, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
-    // Whatever our umask is: the user in the container may be anybody.
-    std::fs::set_permissions(&report, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
-    std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    let source = match &spec.source {
-        Source::Own(dir) => dir.canonicalize()?,
-        Source::Copy(from) => {
-            let from = from.canonicalize()?;
-            let patterns = std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore")));
-            let ignore = source::Ignore::parse(&patterns.unwrap_or_default());
-            let to = pipeline.join("source");
-            source::copy(&from, &to, &[work_dir], &ignore)?;
-            to
-        }
-    };
-    let layout = Layout { pipeline, control, source };
-    scripts::write_init(&layout)?;
-    Ok(layout)
 }
 
 fn bind(from: &Path, to: &str, mode: &str) -> Result<String, Error> {

@@ -9,10 +9,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::config::StepConfig;
+use crate::layout::{Layout, open_to_all};
 use crate::session::CONTROL;
 use crate::shell;
 use crate::source;
@@ -50,17 +50,6 @@ pub(crate) struct Prepared {
     /// Where its message appears, below the pipeline's directory.
     pub(crate) message: PathBuf,
     pub(crate) after: bool,
-}
-
-/// The directories of a run on this machine.
-#[derive(Debug, Clone)]
-pub(crate) struct Layout {
-    /// Mounted at `/pipeline`.
-    pub(crate) pipeline: PathBuf,
-    /// Mounted read-only at [`CONTROL`].
-    pub(crate) control: PathBuf,
-    /// The source tree; below `pipeline`, or the caller's own directory.
-    pub(crate) source: PathBuf,
 }
 
 /// Writes the helper functions.
@@ -225,9 +214,4 @@ fn defaults(text: &str) -> Vec<(String, String)> {
 fn label(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     name.chars().map(plain).take(60).collect()
-}
-
-/// The user in the container may be anybody.
-pub(crate) fn open_to_all(dir: &Path) -> io::Result<()> {
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o777))
 }

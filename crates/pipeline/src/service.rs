@@ -106,19 +106,13 @@ pub(crate) async fn start(
     engine.start(&place.container, body).await?;
     let ports = ports(config, image_config);
     let state = engine.inspect(&place.container).await?;
-    let networks = state.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
-    let address: Option<IpAddr> =
-        networks.get(place.network).and_then(|network| network.ip_address.as_ref()?.parse().ok());
-    let Some(address) = address else {
+    let Some(address) = state.address(place.network) else {
         // One that ended at once has lost its address by now.
-        let ended = state.state.filter(|state| state.running != Some(true));
-        return match ended {
-            Some(state) => {
-                let last = LastWords(engine.last_lines(&place.container, LAST_LINES).await);
-                Err(Error::Ended { alias, code: state.exit_code.unwrap_or(-1), last })
-            }
-            None => Err(Error::NoAddress { alias }),
-        };
+        if state.state.running {
+            return Err(Error::NoAddress { alias });
+        }
+        let last = LastWords(engine.last_lines(&place.container, LAST_LINES).await);
+        return Err(Error::Ended { alias, code: state.state.exit_code, last });
     };
     let mut known_env = image_config.env.clone().unwrap_or_default();
     known_env.extend(own_env);
@@ -183,16 +177,14 @@ impl Service {
     ) -> Result<(), Error> {
         let deadline = Instant::now() + limit;
         loop {
-            let Some(why) = self.missing(engine).await? else { return Ok(()) };
-            let state = engine.inspect(&self.container).await?.state.unwrap_or_default();
-            if state.running != Some(true) {
+            let missing = self.missing(engine).await?;
+            // Looked at after the try: an address without its container may be answered by anybody on the way.
+            let state = engine.inspect(&self.container).await?.state;
+            if !state.running {
                 let last = LastWords(engine.last_lines(&self.container, LAST_LINES).await);
-                return Err(Error::Ended {
-                    alias: self.alias.clone(),
-                    code: state.exit_code.unwrap_or(-1),
-                    last,
-                });
+                return Err(Error::Ended { alias: self.alias.clone(), code: state.exit_code, last });
             }
+            let Some(why) = missing else { return Ok(()) };
             if Instant::now() >= deadline {
                 let why = self.only_loopback(state.pid).unwrap_or(why);
                 let last = LastWords(engine.last_lines(&self.container, LAST_LINES).await);
@@ -223,7 +215,7 @@ impl Service {
                 continue;
             }
             // A rootless engine's network cannot be reached from here; what the service listens on can be read.
-            let pid = engine.inspect(&self.container).await?.state.and_then(|state| state.pid);
+            let pid = engine.inspect(&self.container).await?.state.pid;
             if !listens(pid, *port).iter().any(|address| !address.is_loopback()) || !engine.rootless() {
                 return Ok(Some(format!("nothing accepts connections on port {port}")));
             }
@@ -232,7 +224,7 @@ impl Service {
     }
 
     /// Says so if the service listens where nobody else can reach it.
-    fn only_loopback(&self, pid: Option<i64>) -> Option<String> {
+    fn only_loopback(&self, pid: i64) -> Option<String> {
         self.ports.iter().find_map(|port| {
             let addresses = listens(pid, *port);
             let only = !addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback);
@@ -243,8 +235,10 @@ impl Service {
 
 /// The addresses on which the network namespace of process `pid` listens on `port`, from /proc/PID/net/tcp and tcp6
 /// (proc_pid_net(5)); none where they cannot be read.
-fn listens(pid: Option<i64>, port: u16) -> Vec<IpAddr> {
-    let Some(pid) = pid.filter(|pid| *pid > 0) else { return Vec::new() };
+fn listens(pid: i64, port: u16) -> Vec<IpAddr> {
+    if pid <= 0 {
+        return Vec::new();
+    }
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default();
     [read("tcp"), read("tcp6")]
         .iter()

@@ -47,7 +47,7 @@ tell() {
   done
 }
 tell <>/sealift/report &
-"$@" 2>&4 4>&-
+(exec "$@" 2>&4 4>&-)
 echo "exit $?" >/sealift/report
 wait
 "#;

@@ -2,14 +2,14 @@
 
 use sealift_model::{EventKind, StepOutcome, Stream};
 
-use crate::host::{BASH, Job, SH, engine, script, scripts};
+use crate::host::{BASH, BOB, Job, SH, engine, script, scripts};
 
 #[tokio::test]
 async fn what_a_step_exports_flows_on() {
     let Some(engine) = engine().await else { return };
     for image in [SH, BASH] {
         let codes = [
-            "export A='it is \"so\" $HOME'; f() { echo \"f $1\"; }; B=plain; cd /tmp",
+            "export A='it is \"so\" $HOME'; f() { echo \"f $1\"; }; B=plain; cd /tmp; echo ${BASH_VERSION:+bash}",
             "echo \"$A|$B\"; f x; pwd; cat hello.txt",
             "echo $WERCKER $CI $WERCKER_GIT_BRANCH $WERCKER_STEP_NAME \"$SECRET\" $X; pwd",
         ];
@@ -18,6 +18,7 @@ async fn what_a_step_exports_flows_on() {
         job.spec.hidden_env = vec![("SECRET".into(), "a'b\"c\nd $HOME".into())];
         let ran = job.run(&engine).await;
         assert!(ran.outcome().passed, "{:#?}", ran.events);
+        assert_eq!(ran.output(0), if image == BASH { "bash\n" } else { "\n" });
         assert_eq!(ran.output(1), "it is \"so\" $HOME|plain\nf x\n/pipeline/source\nhello\n", "{image}");
         assert_eq!(ran.output(2), "true true main script a'b\"c\nd $HOME x\n/pipeline/source\n", "{image}");
         assert_eq!(ran.warnings().len(), 1, "{:?}", ran.warnings());
@@ -90,12 +91,12 @@ async fn a_step_that_ends_the_shell_well_has_passed() {
 #[tokio::test]
 async fn fifty_megabytes_arrive_whole() {
     let Some(engine) = engine().await else { return };
-    let code = "i=0; while [ $i -lt 50 ]; do seq -f '%015.0f' 1 65536; i=$((i+1)); done";
+    let code = "i=0; while [ $i -lt 50 ]; do seq 1000001 1065536; i=$((i+1)); done | sed 's/^/00000000/'";
     let ran = Job::new(scripts(SH, &[code])).run(&engine).await;
     assert!(ran.outcome().passed, "{:?}", ran.finished(0));
     let mut want = blake3::Hasher::new();
     for _ in 0..50 {
-        for number in 1..=65536 {
+        for number in 1_000_001..=1_065_536 {
             want.update(format!("{number:015}\n").as_bytes());
         }
     }
@@ -211,4 +212,17 @@ async fn a_box_with_its_own_shell_and_variables() {
     job.spec.env = vec![("TAG".into(), "latest".into())];
     let ran = job.run(&engine).await;
     assert_eq!(ran.output(0), "none latest!\n/pipeline/source/sub\n", "{:#?}", ran.events);
+}
+
+#[tokio::test]
+async fn a_user_who_is_not_root_may_write() {
+    let Some(engine) = engine().await else { return };
+    let codes = [
+        "id -un; echo x >>hello.txt; echo y >$WERCKER_OUTPUT_DIR/y; echo z >$WERCKER_CACHE_DIR/z",
+        "fail so",
+    ];
+    let ran = Job::new(scripts(BOB, &codes)).run(&engine).await;
+    assert_eq!(ran.output(0), "bob\n", "{:#?}", ran.events);
+    assert_eq!(ran.finished(1), (StepOutcome::Failed, Some(1), Some("so".into())));
+    assert_eq!(std::fs::read_to_string(ran.dir.path().join("work/pipeline/cache/z")).unwrap(), "z\n");
 }

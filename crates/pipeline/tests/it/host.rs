@@ -23,6 +23,9 @@ pub(crate) const SH: &str = "localhost/sealift-test-sh:latest";
 /// A box that has bash as well.
 pub(crate) const BASH: &str = "localhost/sealift-test-bash:latest";
 
+/// The first one, for a user who is not root.
+pub(crate) const BOB: &str = "localhost/sealift-test-bob:latest";
+
 /// The engine with all images; none if the tests are to be skipped.
 pub(crate) async fn engine() -> Option<Engine> {
     static READY: OnceCell<()> = OnceCell::const_new();
@@ -82,6 +85,21 @@ fn start_podman(dir: &Path) {
 }
 
 async fn make_images(engine: &Engine) {
+    import(engine, SH, tree().into_inner().unwrap(), &[]).await;
+    import(engine, BOB, tree().into_inner().unwrap(), &["USER bob"]).await;
+    let mut tree = tree();
+    let bash = Path::new("/bin/bash");
+    file(&mut tree, bash, "bin/bash");
+    let libraries = Command::new("ldd").arg(bash).output().unwrap().stdout;
+    for word in String::from_utf8(libraries).unwrap().split_whitespace().filter(|word| word.starts_with('/'))
+    {
+        file(&mut tree, Path::new(word), word.trim_start_matches('/'));
+    }
+    import(engine, BASH, tree.into_inner().unwrap(), &[]).await;
+}
+
+/// The files of a box with busybox.
+fn tree() -> tar::Builder<Vec<u8>> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new).into_iter().find(|path| path.is_file());
     let busybox =
         busybox.expect("no busybox: apt-get install busybox-static, or set SEALIFT_SKIP=containers");
@@ -100,18 +118,7 @@ async fn make_images(engine: &Engine) {
     }
     text(&mut tree, "etc/passwd", "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000::/tmp:/bin/sh\n");
     text(&mut tree, "etc/group", "root:x:0:\nbob:x:1000:\n");
-    tree.finish().unwrap();
-    let sh = tree.get_ref().clone();
-    import(engine, SH, sh).await;
-
-    let bash = Path::new("/bin/bash");
-    file(&mut tree, bash, "bin/bash");
-    let libraries = Command::new("ldd").arg(bash).output().unwrap().stdout;
-    for word in String::from_utf8(libraries).unwrap().split_whitespace().filter(|word| word.starts_with('/'))
-    {
-        file(&mut tree, Path::new(word), word.trim_start_matches('/'));
-    }
-    import(engine, BASH, tree.into_inner().unwrap()).await;
+    tree
 }
 
 fn file(tree: &mut tar::Builder<Vec<u8>>, from: &Path, to: &str) {
@@ -136,16 +143,22 @@ fn link(tree: &mut tar::Builder<Vec<u8>>, at: &str, to: &str) {
     tree.append_link(&mut header, at, to).unwrap();
 }
 
-async fn import(engine: &Engine, image: &str, tree: Vec<u8>) {
+async fn import(engine: &Engine, image: &str, tree: Vec<u8>, changes: &[&str]) {
     let docker = raw(engine).await;
     let repository = image.strip_suffix(":latest").unwrap();
+    let known = docker.inspect_image(image).await.ok().and_then(|image| image.id);
     let options = bollard::query_parameters::CreateImageOptionsBuilder::default()
         .from_src("-")
+        .changes(changes.iter().map(|change| (*change).to_owned()).collect())
         .repo(repository)
         .build();
     let mut answers = docker.create_image(Some(options), Some(bollard::body_full(tree.into())), None);
     while let Some(answer) = answers.next().await {
         answer.unwrap();
+    }
+    if let Some(known) = known {
+        // Or each run of the tests would leave another nameless image; one that is in use stays.
+        docker.remove_image(&known, None::<bollard::query_parameters::RemoveImageOptions>, None).await.ok();
     }
 }
 

@@ -12,3 +12,4 @@ mod corpus;
 mod ends;
 mod host;
 mod services;
+mod speed;

@@ -8,10 +8,10 @@ use crate::host::{Job, SH, engine, script};
 async fn a_service_is_reached_by_alias_and_by_variables() {
     let Some(engine) = engine().await else { return };
     let yaml = format!(
-        "box: {SH}\nservices:\n  - id: {SH}\n    name: web-one\n    cmd: sh -c \"sleep 0.5; httpd -f -p 7000 -h /srv\"\n    ports: [\"7000\"]\n    env:\n      greeting: hello\n  - id: {SH}\n    name: second\n    cmd: sh -c \"getent hosts web-one >/dev/null || grep web-one /etc/hosts; env; sleep 1000\"\nbuild:\n  steps:\n{}",
+        "box: {SH}\nservices:\n  - id: {SH}\n    name: web-one\n    cmd: sh -c \"sleep 0.5; httpd -f -p 7000 -h /etc\"\n    ports: [\"7000\"]\n    env:\n      greeting: hello\n  - id: {SH}\n    name: second\n    cmd: sh -c \"wget -q -O - http://web-one:7000/passwd; sleep 1000\"\nbuild:\n  steps:\n{}",
         script(
             "ask",
-            "nc -z web-one 7000\nnc -z $WEB_ONE_PORT_7000_TCP_ADDR $WEB_ONE_PORT_7000_TCP_PORT\necho $WEB_ONE_ENV_GREETING ${WEB_ONE_PORT#tcp://}"
+            "wget -q -O /dev/null http://web-one:7000/passwd\nwget -q -O /dev/null http://$WEB_ONE_PORT_7000_TCP_ADDR:$WEB_ONE_PORT_7000_TCP_PORT/passwd\necho $WEB_ONE_ENV_GREETING ${WEB_ONE_PORT#tcp://}"
         )
     );
     let ran = Job::new(yaml).run(&engine).await;
@@ -27,7 +27,7 @@ async fn a_service_is_reached_by_alias_and_by_variables() {
 async fn a_service_that_never_is_ready_says_why() {
     let Some(engine) = engine().await else { return };
     for (cmd, want) in [
-        ("sh -c \"echo my last words; nc -ll -s 127.0.0.1 -p 7000 -e true\"", "127.0.0.1 only"),
+        ("sh -c \"echo my last words; httpd -f -p 127.0.0.1:7000 -h /etc\"", "127.0.0.1 only"),
         ("sh -c \"echo my last words; sleep 1000\"", "nothing accepts connections on port 7000"),
         ("sh -c \"echo my last words; sleep 0.5; exit 3\"", "ended with code 3"),
     ] {
@@ -38,7 +38,8 @@ async fn a_service_that_never_is_ready_says_why() {
         let mut job = Job::new(yaml);
         job.spec.tuning.service_limit = Duration::from_secs(2);
         let ran = job.run(&engine).await;
-        let error = ran.result.unwrap_err().to_string();
+        let Err(error) = ran.result else { panic!("{cmd}: {:?}", ran.events) };
+        let error = error.to_string();
         assert!(error.contains(want) && error.contains("my last words"), "{cmd}: {error}");
     }
 }

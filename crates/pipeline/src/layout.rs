@@ -1,0 +1,72 @@
+//! The directories of a run on this machine.
+//!
+//! Guarantees: everything but the cache is made anew for each run; the source tree of a user is copied and never
+//! changed.
+//!
+//! It must not know what the steps are.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::session::REPORT;
+use crate::source;
+use crate::spec::{RunSpec, Source};
+
+/// Where everything is.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    /// Mounted at `/pipeline`.
+    pub(crate) pipeline: PathBuf,
+    /// Mounted read-only at [`crate::session::CONTROL`].
+    pub(crate) control: PathBuf,
+    /// The source tree; below `pipeline`, or the caller's own directory.
+    pub(crate) source: PathBuf,
+}
+
+/// Where a run's source tree is in the end.
+pub(crate) fn source_of(spec: &RunSpec) -> PathBuf {
+    match &spec.source {
+        Source::Own(dir) => dir.clone(),
+        Source::Copy(_) => spec.work_dir.join("pipeline/source"),
+    }
+}
+
+/// Makes the run's directories anew; what is in the cache stays.
+pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>) -> std::io::Result<Layout> {
+    std::fs::create_dir_all(&spec.work_dir)?;
+    let work_dir = spec.work_dir.canonicalize()?;
+    let pipeline = work_dir.join("pipeline");
+    for name in ["output", "report", "steps", "source"] {
+        source::remove(&pipeline.join(name))?;
+    }
+    let control = work_dir.join("control");
+    source::remove(&control)?;
+    for name in ["cache", "output", "report", "steps"] {
+        std::fs::create_dir_all(pipeline.join(name))?;
+        open_to_all(&pipeline.join(name))?;
+    }
+    std::fs::create_dir_all(&control)?;
+    let report = control.join(REPORT);
+    mknodat(CWD, &report, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
+    // Whatever our umask is: the user in the container may be anybody.
+    std::fs::set_permissions(&report, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+    std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let source = match &spec.source {
+        Source::Own(dir) => dir.canonicalize()?,
+        Source::Copy(from) => {
+            let from = from.canonicalize()?;
+            let patterns = std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore")));
+            let ignore = source::Ignore::parse(&patterns.unwrap_or_default());
+            let to = pipeline.join("source");
+            source::copy(&from, &to, &[work_dir], &ignore)?;
+            to
+        }
+    };
+    Ok(Layout { pipeline, control, source })
+}
+
+/// The user in the container may be anybody.
+pub(crate) fn open_to_all(dir: &Path) -> std::io::Result<()> {
+    std::fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+}
