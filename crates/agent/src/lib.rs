@@ -25,7 +25,7 @@ pub async fn remove_all(state_dir: &Path, around: &Surroundings) -> Result<usize
     let (manager, systemd) = launch::connect(around).await?;
     let count = units::remove_all(&manager, &systemd, state_dir.join("units")).await.map_err(Error::Units)?;
     if manager.scope == Scope::Private {
-        systemd.exit().await.map_err(|error| Error::Systemd(launch::Error::System(error)))?;
+        launch::end_private(&around.private_dir, &systemd).await?;
     }
     Ok(count)
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::serve::Listener;
 use sealift_model::Timestamp;
 use sealift_package::blobs::{self, Blobs};
 use sealift_package::signing::{self, PublicKey, SigningKey};
@@ -114,24 +116,9 @@ impl Server {
     pub async fn run(self) -> Result<(), Error> {
         let Server { inner, follower, unix, tcp } = self;
         let stop = inner.shutdown.clone();
-        let unix = async {
-            match unix {
-                Some(listener) => {
-                    let router = api::router(inner.clone(), None);
-                    axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
-                }
-                None => std::future::pending().await,
-            }
-        };
-        let tcp = async {
-            match tcp {
-                Some((listener, token)) => {
-                    let router = api::router(inner.clone(), Some(token));
-                    axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
-                }
-                None => std::future::pending().await,
-            }
-        };
+        let unix = serve(unix, api::router(inner.clone(), None), &stop);
+        let (tcp, token) = tcp.unzip();
+        let tcp = serve(tcp, api::router(inner.clone(), token), &stop);
         let serving = async { tokio::try_join!(unix, tcp).map(drop) };
         let grace = async {
             stop.cancelled().await;
@@ -147,6 +134,23 @@ impl Server {
         tokio::select! {
             outcome = work => outcome,
             () = grace => Ok(()),
+        }
+    }
+}
+
+/// Serves until shutdown and then what is under way; without a listener there is only the wait.
+async fn serve<L>(listener: Option<L>, router: Router, stop: &CancellationToken) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    match listener {
+        Some(listener) => {
+            axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
+        }
+        None => {
+            stop.cancelled().await;
+            Ok(())
         }
     }
 }

@@ -222,12 +222,14 @@ impl Systemd {
         Ok(micros.filter(|micros| *micros > 0).map(|micros| Timestamp(micros / 1000)))
     }
 
-    /// Asks the manager to stop all units and exit. For private managers only.
+    /// Asks the manager to stop all units and then exit. For private managers only.
     ///
     /// # Errors
     /// When systemd says no.
     pub async fn exit(&self) -> Result<(), Error> {
-        self.call(ROOT, MANAGER, "Exit", &()).await
+        // The method Exit would leave the units' processes running; this target stops them first, systemd.special(7).
+        let body = ("exit.target", "replace-irreversibly");
+        self.call::<_, OwnedObjectPath>(ROOT, MANAGER, "StartUnit", &body).await.map(drop)
     }
 
     async fn job(&self, method: &'static str, unit: &UnitName) -> Result<JobResult, Error> {

@@ -16,6 +16,10 @@ use super::bus::{self, Systemd};
 
 /// How long a private manager may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Units are given systemd's own 90 s to stop before they are killed.
+const END_TIMEOUT: Duration = Duration::from_secs(100);
+/// Where a hierarchy of control groups may be: v2, and v1 beside v2.
+const CGROUP_ROOTS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
 const RETRY: Duration = Duration::from_millis(20);
 /// `sun_path` holds 108 bytes with the closing NUL, unix(7).
 const SOCKET_PATH_LIMIT: usize = 107;
@@ -82,6 +86,8 @@ pub enum Error {
     Launch { said: String },
     #[error("a private systemd was started but did not answer within {} s (on Debian it needs the packages dbus and dbus-user-session): {said}", START_TIMEOUT.as_secs())]
     Silent { said: String, source: bus::Error },
+    #[error("the private systemd in {} was asked to end but has not", dir.display())]
+    StillThere { dir: PathBuf },
     #[error("cannot reach the machine's systemd")]
     System(#[source] bus::Error),
 }
@@ -135,6 +141,45 @@ pub fn private(dir: &Path) -> Result<Manager, Error> {
     Ok(Manager { scope: Scope::Private, socket, unit_dir: runtime.join("systemd/user") })
 }
 
+/// Ends a private manager and all its units, and waits until nothing of it is left but its folders.
+///
+/// # Errors
+/// When it does not end in time.
+pub async fn end_private(dir: &Path, systemd: &Systemd) -> Result<(), Error> {
+    let manager = private(dir)?;
+    systemd.exit().await.map_err(Error::System)?;
+    let gone = async {
+        while Systemd::connect(&manager.socket).await.is_ok() {
+            tokio::time::sleep(RETRY).await;
+        }
+        // The bus is one of its units and goes first; the groups are empty when the manager itself is gone.
+        while !CGROUP_ROOTS.iter().all(|root| remove_group(&Path::new(root).join(group_name(dir))).is_ok()) {
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    tokio::time::timeout(END_TIMEOUT, gone).await.map_err(|_| Error::StillThere { dir: dir.to_owned() })
+}
+
+/// Removes an empty control group with those below it; one that is not there is fine.
+fn remove_group(group: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(group) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_group(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(group)
+}
+
+/// The same for the same folder, so that a manager is found again.
+fn group_name(dir: &Path) -> String {
+    format!("sealift-{}", &blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex()[..12])
+}
+
 /// Moves into a control group of its own (two managers in one group would kill each other's units), hides the real
 /// /run/systemd, and becomes the manager. `$1` is the group's name, `$2` the systemd binary.
 const BECOME_MANAGER: &str = r#"
@@ -172,14 +217,13 @@ async fn launch(dir: &Path, socket: &Path, is_root: bool) -> Result<Systemd, Err
         path: log.clone(),
         source,
     })?;
-    let name = format!("sealift-{}", &blake3::hash(dir.as_os_str().as_encoded_bytes()).to_hex()[..12]);
     let mut command = tokio::process::Command::new("setsid");
     command.arg("unshare");
     if !is_root {
         command.args(["--user", "--map-current-user"]);
     }
     command
-        .args(["--mount", "--", "/bin/sh", "-c", BECOME_MANAGER, "sh", &name])
+        .args(["--mount", "--", "/bin/sh", "-c", BECOME_MANAGER, "sh", &group_name(dir)])
         .arg(binary)
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

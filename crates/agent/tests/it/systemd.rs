@@ -45,7 +45,7 @@ async fn units_start_stop_and_tell_their_state() {
     assert!(systemd.stop(&good).await.unwrap().is_done());
     assert_eq!(systemd.state(&good).await.unwrap().active, ActiveState::Inactive);
     assert_eq!(systemd.state(&"unheard-of.service".parse().unwrap()).await.unwrap().load, "not-found");
-    systemd.exit().await.unwrap();
+    launch::end_private(dir.path(), &systemd).await.unwrap();
 }
 
 #[tokio::test]
@@ -61,5 +61,5 @@ async fn a_private_manager_is_found_again_with_its_units_running() {
     let (_, systemd) = manager(dir.path()).await;
     assert!(pid.is_some());
     assert_eq!(systemd.state(&name).await.unwrap().main_pid, pid);
-    systemd.exit().await.unwrap();
+    launch::end_private(dir.path(), &systemd).await.unwrap();
 }

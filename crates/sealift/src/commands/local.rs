@@ -30,6 +30,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     for diagnostic in loaded.diagnostics.iter().filter(|_| global.output == crate::cli::Output::Text) {
         printer.line(&printer.paint(Style::Careful, &diagnostic.render(&file, &loaded.text)))?;
     }
+    super::check_pipeline(&loaded.config, &args.pipeline, &file, &loaded.text)?;
     let base = cache_dir()?;
     let engine = Engine::connect(&super::dev::engine_options(&base)).await?;
     let id = hex(&random::<12>()?);

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sealift_client::{Address, Client};
+use sealift_pipeline::config::Config;
 
 use crate::cli::{Command, Global};
 use crate::error::Error;
@@ -56,4 +57,28 @@ fn client(global: &Global) -> Result<Client, Error> {
             .or_else(|| std::fs::read_to_string(root.join("token")).ok().map(|text| text.trim().to_owned())),
     };
     Ok(Client::new(address, token))
+}
+
+/// Whether a file has the pipeline that was asked for, and one that can be run.
+fn check_pipeline(config: &Config, wanted: &str, file: &str, text: &str) -> Result<(), Error> {
+    let found = config.pipeline(wanted);
+    let dropped = config.dropped.iter().find(|(name, _)| name == wanted).map(|(_, why)| why);
+    let problem =
+        found.and_then(|pipeline| pipeline.problem.as_ref()).or(dropped.filter(|_| found.is_none()));
+    if let Some(problem) = problem {
+        return Err(Error::File {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            diagnostics: vec![problem.clone()],
+        });
+    }
+    if found.is_some() {
+        return Ok(());
+    }
+    let known: Vec<_> = config.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
+    let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+    Err(Error::with_help(
+        format!("{file} has no pipeline {wanted:?}; it has: {known}"),
+        "choose one with --pipeline",
+    ))
 }

@@ -191,18 +191,7 @@ impl Repository {
             text: text.clone(),
             diagnostics,
         })?;
-        if config.pipeline(pipeline).is_none() {
-            let known: Vec<_> = config.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
-            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-            if let Some((_, diagnostic)) = config.dropped.iter().find(|(name, _)| name == pipeline) {
-                let diagnostics = vec![diagnostic.clone()];
-                return Err(Error::File { file: name.into(), text, diagnostics });
-            }
-            return Err(Error::with_help(
-                format!("{name} has no pipeline {pipeline:?}; it has: {known}"),
-                "choose one with --pipeline",
-            ));
-        }
+        super::check_pipeline(&config, pipeline, name, &text)?;
         let dirty = self.git(&["status", "--porcelain", "--untracked-files=no"]).await?;
         if !dirty.is_empty() && !printer.is_json() {
             let text = format!(

@@ -1,0 +1,4 @@
+//! Whole ways of commits, with pipelines in real containers. One at a time, see .config/nextest.toml.
+
+mod crash;
+mod push;

@@ -1,0 +1,195 @@
+//! From a commit to a running service, forth and back.
+
+use crate::host::{Dev, Project, make_box, skipped};
+
+#[test]
+fn a_commit_becomes_a_running_service_and_goes_back() {
+    if skipped() {
+        return;
+    }
+    make_box();
+    let dev = Dev::start();
+    let project = Project::new(dev.dir.path());
+    let first = project.commit("first");
+    let text = dev.ok(&["push", project.path()]);
+    for wanted in ["svc-1 queued", "step: compile", "| hello", "passed", "signed", "svc runs release 1"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let (first_pid, commit) = dev.process("svc.service");
+    assert_eq!(commit, first);
+
+    // The package: signed under its name, by the key that status names, in a form that minisign checks.
+    let packages = dev.json(&["packages"]);
+    let package = &packages["items"][0];
+    let digest = package["digest"].as_str().unwrap();
+    let archive = dev.state().join("blobs").join(&digest[..2]).join(digest);
+    let signature = dev.dir.path().join("signature");
+    std::fs::write(&signature, package["signature"].as_str().unwrap()).unwrap();
+    let key = dev.json(&["status"])["public_key"].as_str().unwrap().to_owned();
+    let verified = std::process::Command::new("minisign")
+        .args(["-V", "-P", &key, "-x"])
+        .arg(&signature)
+        .arg("-m")
+        .arg(&archive)
+        .output()
+        .expect("minisign must be installed: scripts/install-deps test");
+    let statement = format!("sealift package project=svc branch=main commit={first} blake3={digest}");
+    assert!(String::from_utf8_lossy(&verified.stdout).contains(&statement), "{verified:?}");
+
+    // A second commit replaces the first.
+    let second = project.commit("second");
+    dev.ok(&["push", project.path()]);
+    let (second_pid, commit) = dev.process("svc.service");
+    assert!(commit == second && second_pid != first_pid);
+
+    // A commit whose tests fail changes nothing that runs.
+    project.write("greeting", "goodbye\n");
+    project.commit("broken");
+    let output = dev.run(&["push", project.path()]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("failed") && text.contains("exit code 1") && text.contains("unchanged"), "{text}");
+    assert_eq!(dev.process("svc.service"), (second_pid, second.clone()));
+
+    // Back to the first release, and there is none before it.
+    let text = dev.ok(&["rollback", "svc"]);
+    assert!(text.contains("release 1") && text.contains(&first[..8]), "{text}");
+    assert_eq!(dev.process("svc.service").1, first);
+    let output = dev.run(&["rollback", "svc"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is none before it"));
+    dev.ok(&["rollback", "svc", "--to", "2"]);
+    assert_eq!(dev.process("svc.service").1, second);
+
+    // The log of a run is kept, and the newest is the default.
+    assert!(dev.ok(&["logs", "svc-1"]).contains("| hello"));
+    assert!(dev.ok(&["logs"]).contains("goodbye"));
+    let runs = dev.json(&["runs"]);
+    let states: Vec<_> =
+        runs["items"].as_array().unwrap().iter().map(|run| run["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["failed", "passed", "passed"]);
+}
+
+#[test]
+fn altered_bytes_and_altered_units_are_not_started() {
+    if skipped() {
+        return;
+    }
+    make_box();
+    let mut dev = Dev::start();
+    let project = Project::new(dev.dir.path());
+    project.commit("first");
+    dev.ok(&["push", project.path()]);
+    project.commit("second");
+    dev.ok(&["push", project.path()]);
+    let before = dev.process("svc.service");
+
+    // The first release has to be fetched again, and one byte of it is another now.
+    std::fs::remove_dir_all(dev.state().join("agent/releases/svc")).unwrap();
+    let packages = dev.json(&["packages"]);
+    let first =
+        packages["items"].as_array().unwrap().iter().find(|package| package["run"] == "svc-1").unwrap();
+    let digest = first["digest"].as_str().unwrap();
+    let archive = dev.state().join("blobs").join(&digest[..2]).join(digest);
+    let mut bytes = std::fs::read(&archive).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&archive, bytes).unwrap();
+    let output = dev.run(&["rollback", "svc"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("digest"), "{text}");
+    assert_eq!(dev.process("svc.service"), before);
+    // Going on to the good one works, and still runs what ran.
+    dev.ok(&["rollback", "svc", "--to", "2"]);
+    assert_eq!(dev.process("svc.service"), before);
+
+    // A private systemd ends with the test; the state can be used again.
+    dev.kill();
+    dev.again();
+    assert_eq!(dev.process("svc.service"), before);
+}
+
+#[test]
+fn units_come_and_go_with_their_release() {
+    if skipped() {
+        return;
+    }
+    make_box();
+    let dev = Dev::start();
+    let project = Project::new(dev.dir.path());
+    project
+        .write("units/extra.service", "[Service]\nExecStart=sleep 1d\n\n[X-Fleet]\nMachineOf=svc.service\n");
+    project.commit("two units");
+    dev.ok(&["push", project.path()]);
+    let main = dev.process("svc.service");
+    let extra = dev.process("extra.service").0;
+    std::fs::remove_file(project.dir.join("units/extra.service")).unwrap();
+    let second = project.commit("one unit");
+    dev.ok(&["push", project.path()]);
+    let names: Vec<_> =
+        dev.json(&["units"])["items"].as_array().unwrap().iter().map(|unit| unit["name"].clone()).collect();
+    assert_eq!(names, ["svc.service"]);
+    assert!(crate::host::commit_of(extra).is_none(), "the removed unit's process is still there");
+    let now = dev.process("svc.service");
+    assert!(now.1 == second && now.0 != main.0);
+
+    // A unit file that systemd would refuse fails the run before anything is built, with the place.
+    project.write("units/svc.service", "[Serivce]\nExecStart=serve\n");
+    project.commit("misspelt section");
+    let output = dev.run(&["push", project.path()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("units/svc.service:1:"), "{text}");
+    assert!(!text.contains("step: compile"), "{text}");
+    assert_eq!(dev.process("svc.service"), now);
+}
+
+#[test]
+fn a_release_that_does_not_start_is_told_and_can_be_undone() {
+    if skipped() {
+        return;
+    }
+    make_box();
+    let dev = Dev::start();
+    let project = Project::new(dev.dir.path());
+    let first = project.commit("first");
+    dev.ok(&["push", project.path()]);
+    project.write("units/svc.service", "[Service]\nType=oneshot\nExecStart=false\n");
+    project.commit("does not start");
+    let output = dev.run(&["push", project.path()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("release 2 of svc failed") && text.contains("sealift rollback svc"), "{text}");
+    assert_eq!(dev.json(&["status"])["apps"][0]["phase"], "failed");
+    dev.ok(&["rollback", "svc"]);
+    assert_eq!(dev.process("svc.service").1, first);
+}
+
+#[test]
+fn other_branches_make_packages_and_an_abort_stops_a_run() {
+    if skipped() {
+        return;
+    }
+    make_box();
+    let dev = Dev::start();
+    let project = Project::new(dev.dir.path());
+    project.commit("first");
+    dev.ok(&["push", project.path()]);
+    let before = dev.process("svc.service");
+    project.git(&["checkout", "--quiet", "-b", "feature/x"]);
+    let commit = project.commit("an idea");
+    let text = dev.ok(&["push", project.path()]);
+    assert!(text.contains(&format!("package svc/feature/x/{commit}, signed")), "{text}");
+    assert_eq!(dev.process("svc.service"), before);
+
+    project.write("wercker.yml", "box: localhost/sealift-e2e-box\nbuild:\n  steps:\n    - script:\n        code: |\n          echo waiting\n          sleep 1000\n");
+    project.commit("takes long");
+    let mut push = dev.command(&["push", project.path()]);
+    let mut push = push.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(push.stdout.take().unwrap()));
+    assert!(lines.by_ref().any(|line| line.unwrap().contains("| waiting")));
+    assert!(dev.ok(&["abort", "svc-3"]).contains("svc-3 is aborted"));
+    assert_eq!(push.wait().unwrap().code(), Some(1));
+    assert!(lines.any(|line| line.unwrap().contains("aborted")));
+    assert_eq!(dev.json(&["runs"])["items"][0]["state"], "aborted");
+}

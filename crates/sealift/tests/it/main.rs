@@ -1,0 +1,14 @@
+//! The program as a user meets it: real processes, a real systemd (private, so that tests do not meet), real containers.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests may stop at the first surprise and say why"
+)]
+
+mod architecture;
+mod cli;
+mod containers;
+mod host;
