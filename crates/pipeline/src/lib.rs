@@ -27,7 +27,7 @@ pub mod yaml;
 pub use engine::{Engine, EngineOptions, Error as EngineError};
 pub use leftovers::{Leftovers, remove_leftovers};
 pub use lenient::Error as AnswerError;
-pub use podman::Error as PodmanError;
+pub use podman::{Error as PodmanError, stop_service};
 pub use run::{Error, execute};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;

@@ -90,6 +90,20 @@ impl Service {
     }
 }
 
+/// Ends a service that a killed program left listening in this directory; false if there was none.
+///
+/// # Errors
+/// When it cannot be told to end.
+pub async fn stop_service(socket_dir: &Path) -> std::io::Result<bool> {
+    let Ok(stream) = UnixStream::connect(socket_dir.join(SOCKET)).await else { return Ok(false) };
+    // The kernel knows who listens, which no file of ours could say as surely.
+    let Some(pid) = stream.peer_cred()?.pid().and_then(rustix::process::Pid::from_raw) else {
+        return Ok(false);
+    };
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+    Ok(true)
+}
+
 /// The end of what podman said.
 fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();

@@ -28,6 +28,8 @@ use crate::state_dir::{self, StateDir, random};
 const MACHINE_TTL: Duration = Duration::from_secs(10);
 /// unix(7): `sun_path` with its closing NUL has 108 bytes.
 const SOCKET_PATH_LIMIT: usize = 107;
+/// Below the state directory: where a podman service has its socket.
+const ENGINE_DIR: &str = "engine";
 /// How long `--down` waits for the server to end.
 const DOWN_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -216,6 +218,13 @@ async fn down(args: &DevArgs, root: &Path, global: &Global) -> Result<ExitCode, 
     let state = StateDir::open(&root)?;
     let around = surroundings(&state.root, args.private_systemd);
     let units = sealift_agent::remove_all(&state.root.join("agent"), &around).await?;
+    // A podman service that we started ends with us, unless we were killed.
+    let engine = state.root.join(ENGINE_DIR);
+    sealift_pipeline::stop_service(&engine).await.map_err(|source| Error::Io {
+        action: "stop podman's service in",
+        path: engine,
+        source,
+    })?;
     if printer.is_json() {
         printer.json(&serde_json::json!({ "server_stopped": server_stopped, "units_removed": units }))?;
     } else {
@@ -243,7 +252,7 @@ pub(super) fn engine_options(base: &Path) -> EngineOptions {
         docker_host: std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()),
         xdg_runtime_dir: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
         path: std::env::var_os("PATH").unwrap_or_default(),
-        socket_dir: base.join("engine"),
+        socket_dir: base.join(ENGINE_DIR),
     }
 }
 
