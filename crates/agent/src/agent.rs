@@ -122,6 +122,7 @@ impl Agent {
             error = self.units.follow() => Err(Error::Systemd(launch::Error::System(error))),
             () = self.sessions() => Ok(()),
         };
+        self.units.stop();
         self.runs.stop_all_but(&[]);
         tokio::time::timeout(GRACE, self.runs.settled()).await.ok();
         outcome

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -194,6 +195,8 @@ impl Releases {
 
 fn put_in_place(partial: &Path, place: &Path) -> Result<(), Error> {
     let folder = place.parent().unwrap_or(place);
+    // A unit may run as any user; what others must not read lies elsewhere.
+    fs::set_permissions(partial, fs::Permissions::from_mode(0o755)).map_err(io_error("open up", partial))?;
     fs::create_dir_all(folder).map_err(io_error("make", folder))?;
     // All of the tree is on the disk before its name is.
     let tree = File::open(partial).map_err(io_error("open", partial))?;

@@ -18,6 +18,7 @@ use sealift_model::{
     ActiveState, DesiredState, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus,
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::releases::{self, Releases};
 use crate::reports::Reports;
@@ -106,6 +107,7 @@ struct Inner {
     held: Mutex<BTreeMap<UnitName, GroupKey>>,
     written: AtomicU64,
     reloaded: tokio::sync::Mutex<u64>,
+    stop: CancellationToken,
 }
 
 impl Units {
@@ -138,6 +140,7 @@ impl Units {
             held: Mutex::default(),
             written: AtomicU64::new(0),
             reloaded: tokio::sync::Mutex::new(0),
+            stop: CancellationToken::new(),
         };
         let units = Self { inner: Arc::new(inner) };
         for (unit, record) in units.inner.records.all()? {
@@ -148,6 +151,11 @@ impl Units {
             }
         }
         Ok(units)
+    }
+
+    /// Touches no unit from now on. What runs goes on running.
+    pub fn stop(&self) {
+        self.inner.stop.cancel();
     }
 
     /// Everything that is assigned; what is held and not among it goes.
@@ -180,7 +188,9 @@ impl Units {
         for (key, changes) in by_group {
             let sender = groups.entry(key.clone()).or_insert_with(|| {
                 let (sender, receiver) = watch::channel(Wanted::new());
-                tokio::spawn(keep_group(self.inner.clone(), key, receiver));
+                let stop = self.inner.stop.clone();
+                let keeping = keep_group(self.inner.clone(), key, receiver);
+                tokio::spawn(async move { stop.run_until_cancelled(keeping).await });
                 sender
             });
             sender.send_modify(|wanted| wanted.extend(changes));

@@ -21,6 +21,8 @@ use crate::api::{Failure, FailureText};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the head of any answer and the whole of a short one.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two chunks of bytes.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Answers that are read whole, and lines of streams.
 const SIZE_LIMIT: usize = 16 << 20;
 
@@ -183,8 +185,20 @@ impl Client {
         path: &str,
     ) -> Result<Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>, Error> {
         let response = self.send(Method::GET, path, None, empty()).await?;
-        let stream = response.into_body().into_data_stream();
-        Ok(Box::pin(futures_util::StreamExt::map(stream, |chunk| chunk.map_err(io::Error::other))))
+        Ok(Box::pin(futures_util::stream::try_unfold(response.into_body(), |mut body| async {
+            loop {
+                match tokio::time::timeout(SILENCE_TIMEOUT, body.frame()).await {
+                    Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+                    Ok(None) => return Ok(None),
+                    Ok(Some(Err(error))) => return Err(io::Error::other(error)),
+                    Ok(Some(Ok(frame))) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Ok(Some((data, body)));
+                        }
+                    }
+                }
+            }
+        })))
     }
 
     async fn send(

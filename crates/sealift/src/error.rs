@@ -102,6 +102,10 @@ impl From<sealift_pipeline::config::Error> for Error {
 
 /// Shows an error on standard error, and gives its exit code.
 pub(crate) fn report(error: &Error, output: Output) -> ExitCode {
+    // Whoever reads us, `head` for one, has what he wanted.
+    if matches!(error, Error::Print(source) if source.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
     let mut text = String::new();
     if let Error::File { file, text: source, diagnostics } = error {
         for diagnostic in diagnostics {

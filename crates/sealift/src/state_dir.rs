@@ -12,6 +12,22 @@ use crate::error::Error;
 /// The layout that this program reads and writes; a change of it that older programs cannot read raises the number.
 const VERSION: &str = "1";
 
+/// The store's file.
+pub(crate) const STORE: &str = "store.redb";
+
+/// What only we may look into, and the way to the releases.
+const FOLDERS: &[(&str, u32)] = &[
+    ("blobs", 0o700),
+    ("logs", 0o700),
+    ("keys", 0o700),
+    ("engine", 0o700),
+    ("systemd", 0o700),
+    ("agent", 0o711),
+    ("agent/units", 0o700),
+    ("agent/runs", 0o700),
+    ("agent/releases", 0o755),
+];
+
 /// An opened state directory; nobody else can open it until this is dropped or the process dies.
 #[derive(Debug)]
 pub(crate) struct StateDir {
@@ -73,7 +89,26 @@ impl StateDir {
             Err(source) => return Err(Error::Io { action: "read", path: version, source }),
         }
         let lock = lock(&root)?;
+        for (folder, mode) in FOLDERS {
+            let folder = root.join(folder);
+            let made = fs::DirBuilder::new().recursive(true).mode(*mode).create(&folder);
+            made.and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(*mode)))
+                .map_err(|source| Error::Io { action: "make", path: folder, source })?;
+        }
         Ok(Self { root, _lock: lock })
+    }
+
+    /// Lets others pass through to the releases, once everything else is closed to them: a unit may run as any user.
+    pub(crate) fn let_units_in(&self) -> Result<(), Error> {
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|source| Error::Io {
+                action: "protect",
+                path: path.to_owned(),
+                source,
+            })
+        };
+        mode(&self.root.join(STORE), 0o600)?;
+        mode(&self.root, 0o711)
     }
 
     /// The secret that the API asks for over TCP; made once.
@@ -212,6 +247,7 @@ mod tests {
         let (token, machine) = (state.token().unwrap(), state.machine_id().unwrap());
         assert_eq!(fs::metadata(root.join("token")).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(root.join("keys")).unwrap().permissions().mode() & 0o777, 0o700);
         drop(state);
         assert!(holder(&root).unwrap().is_none());
         let state = StateDir::open(&root).unwrap();

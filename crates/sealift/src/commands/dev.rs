@@ -45,9 +45,10 @@ pub(super) async fn dev(args: DevArgs, global: &Global) -> Result<ExitCode, Erro
     let tcp = listen_tcp(&args.listen).await?;
     let tcp_address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
     let token: Arc<str> = state.token()?.into();
-    let store_path = root.join("store.redb");
+    let store_path = root.join(state_dir::STORE);
     let store =
         RedbStore::open(&store_path).await.map_err(|source| Error::Store { path: store_path, source })?;
+    state.let_units_in()?;
     let shutdown = CancellationToken::new();
     let server = Server::build(
         ServerOptions {

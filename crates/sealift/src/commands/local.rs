@@ -13,6 +13,9 @@ use crate::error::{Error, FAILED};
 use crate::print::{Printer, Style};
 use crate::state_dir::{hex, random};
 
+/// As a shell says of a command that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
 pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Error> {
     let dir = args.dir.canonicalize().map_err(|source| Error::Io {
         action: "look at",
@@ -64,10 +67,11 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         let cancel = cancel.clone();
         async move {
             // Without a handler there is nothing to wait for.
-            if tokio::signal::ctrl_c().await.is_ok() {
-                cancel.cancel();
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
             }
-            std::future::pending::<()>().await;
+            cancel.cancel();
+            tokio::signal::ctrl_c().await.ok();
         }
     };
     let running = async {
@@ -89,7 +93,8 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     };
     let (outcome, printed) = tokio::select! {
         outcome = running => outcome,
-        () = interrupted => unreachable!("waits for ever"),
+        // Asked twice: at once, and what is left is cleared by the engine or by hand.
+        () = interrupted => return Ok(ExitCode::from(INTERRUPTED)),
     };
     let outcome = outcome.map_err(Error::from).and_then(|outcome| {
         if let (Some(wanted), Some(output), true) = (&args.artifacts, &outcome.output, outcome.passed) {

@@ -145,6 +145,38 @@ fn units_come_and_go_with_their_release() {
 }
 
 #[test]
+fn a_unit_of_another_user_reads_its_release_and_nothing_else() {
+    if skipped() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root's systemd starts units of another user");
+        return;
+    }
+    make_box();
+    let dev = Dev::start();
+    // The test's own folder is closed to others; a state directory in /var/lib is not.
+    std::fs::set_permissions(dev.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    let project = Project::new(dev.dir.path());
+    project.write("units/svc.service", "[Service]\nUser=nobody\nExecStart=serve\n");
+    let commit = project.commit("as nobody");
+    dev.ok(&["push", project.path()]);
+    let (pid, running) = dev.process("svc.service");
+    assert_eq!(running, commit);
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{pid}")).unwrap());
+    assert_ne!(owner, 0);
+    for secret in ["token", "store.redb", "keys/signing.key", "blobs", "logs", "agent/units", "api.sock"] {
+        let path = dev.state().join(secret);
+        let read = std::process::Command::new("setpriv")
+            .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "test", "-r"])
+            .arg(&path)
+            .status()
+            .unwrap();
+        assert!(!read.success(), "{secret} is open to others");
+    }
+}
+
+#[test]
 fn a_release_that_does_not_start_is_told_and_can_be_undone() {
     if skipped() {
         return;
