@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sealift_client::Client;
 use sealift_client::api::{Events, Finish, Stored};
-use sealift_model::diagnostic::{Diagnostic, Severity};
+use sealift_model::diagnostic::{Diagnostic, Severity, chain};
 use sealift_model::{
     EventKind, MachineId, Run, RunAssignment, RunEvent, RunId, SessionId, Timestamp, UnitName,
 };
@@ -435,14 +435,4 @@ fn read_units(folder: &Path) -> Result<(BTreeMap<UnitName, String>, Vec<String>)
         units.insert(name, text);
     }
     if errors.is_empty() { Ok((units, warnings)) } else { Err(Error::Units(errors.join("\n"))) }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

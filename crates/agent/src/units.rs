@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use sealift_model::diagnostic::chain;
 use sealift_model::{
     ActiveState, DesiredState, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus,
 };
@@ -60,16 +61,6 @@ impl Error {
                 false
             }
         }
-    }
-
-    fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            source = error.source();
-        }
-        text
     }
 }
 
@@ -215,7 +206,7 @@ impl Units {
             };
             for unit in concerned {
                 if let Err(error) = self.inner.refresh(&unit).await {
-                    tracing::warn!(unit = %unit, error = error.chain(), "cannot tell a unit's state");
+                    tracing::warn!(unit = %unit, error = chain(&error), "cannot tell a unit's state");
                 }
             }
         }
@@ -259,7 +250,7 @@ impl Inner {
     async fn carry_out(&self, key: &GroupKey, wanted: &Wanted) -> bool {
         let mut settled = true;
         let mut note = |unit: &UnitName, error: &Error| {
-            tracing::warn!(unit = %unit, error = error.chain(), "a unit is not as it was assigned");
+            tracing::warn!(unit = %unit, error = chain(error), "a unit is not as it was assigned");
             settled &= !error.retryable();
         };
         let mut prepared = Vec::new();
@@ -433,7 +424,7 @@ impl Inner {
             result: state.result,
             main_pid: state.main_pid,
             // A job that failed is told by the unit's own state, unless the unit does not show it.
-            error: error.filter(|_| state.active != ActiveState::Failed).map(Error::chain),
+            error: error.filter(|_| state.active != ActiveState::Failed).map(|error| chain(error)),
             since: state.since,
             extra: serde_json::Map::default(),
         });
@@ -462,7 +453,7 @@ impl Inner {
             sub: text(|state| &state.sub, "unknown"),
             result: state.as_ref().and_then(|state| state.result.clone()),
             main_pid: state.as_ref().and_then(|state| state.main_pid),
-            error: Some(error.chain()),
+            error: Some(chain(error)),
             since: state.map_or_else(|| (self.clock)(), |state| state.since),
             extra: serde_json::Map::default(),
         });

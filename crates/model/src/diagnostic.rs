@@ -59,6 +59,18 @@ impl Diagnostic {
     }
 }
 
+/// An error with all its sources on one line: errors of the house do not repeat their source.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
 /// The known word nearest to `word`, when it is near enough to be a slip of the fingers.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use sealift_client::Address;
-use sealift_model::diagnostic::Diagnostic;
+use sealift_model::diagnostic::{Diagnostic, chain};
 
 use crate::cli::Output;
 
@@ -113,12 +113,7 @@ pub(crate) fn report(error: &Error, output: Output) -> ExitCode {
             text.push('\n');
         }
     }
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        message = format!("{message}: {error}");
-        source = error.source();
-    }
+    let message = chain(error);
     let mut stderr = io::stderr().lock();
     // Where standard error is closed there is nobody to tell.
     match output {

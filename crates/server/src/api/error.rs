@@ -5,6 +5,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use sealift_client::api::{Failure, FailureText};
 
+use sealift_model::diagnostic::chain;
+
 use crate::logs;
 
 /// Why a request is refused.
@@ -89,12 +91,7 @@ impl IntoResponse for Error {
             | Error::Json(_)
             | Error::Cut(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
-        let mut message = self.to_string();
-        let mut source = std::error::Error::source(&self);
-        while let Some(error) = source {
-            message = format!("{message}: {error}");
-            source = error.source();
-        }
+        let message = chain(&self);
         if status.is_server_error() {
             tracing::error!(code, message, "a request failed");
         }
