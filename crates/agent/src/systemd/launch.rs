@@ -84,6 +84,11 @@ pub enum Error {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot start a private systemd: {said}")]
     Launch { said: String },
+    #[error(
+        "this machine was not booted by systemd, and an ordinary user cannot start one for want of a control group \
+         of his own; run this as root ({said})"
+    )]
+    NotRoot { said: String },
     #[error("a private systemd was started but did not answer within {} s (on Debian it needs the packages dbus and dbus-user-session): {said}", START_TIMEOUT.as_secs())]
     Silent { said: String, source: bus::Error },
     #[error("the private systemd in {} was asked to end but has not", dir.display())]
@@ -181,7 +186,8 @@ fn group_name(dir: &Path) -> String {
 }
 
 /// Moves into a control group of its own (two managers in one group would kill each other's units), hides the real
-/// /run/systemd, and becomes the manager. `$1` is the group's name, `$2` the systemd binary.
+/// /run/systemd, and becomes the manager. `$1` is the group's name, `$2` the systemd binary. An ordinary user needs to be
+/// root for the mount, in a user namespace, and himself again after it: `$3` and `$4` are his user and group.
 const BECOME_MANAGER: &str = r#"
 for root in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
     if [ -w "$root/cgroup.procs" ]; then
@@ -193,7 +199,9 @@ if [ -w /run ]; then
 else
     mount -t tmpfs -o mode=755 tmpfs /run
 fi || exit 1
-mkdir -p /run/systemd/system && exec "$2" --user --log-target=console
+mkdir -p /run/systemd/system || exit 1
+if [ -z "$3" ]; then exec "$2" --user --log-target=console; fi
+exec unshare --user --map-user="$3" --map-group="$4" -- "$2" --user --log-target=console
 "#;
 
 async fn launch(dir: &Path, socket: &Path, is_root: bool) -> Result<Systemd, Error> {
@@ -220,11 +228,14 @@ async fn launch(dir: &Path, socket: &Path, is_root: bool) -> Result<Systemd, Err
     let mut command = tokio::process::Command::new("setsid");
     command.arg("unshare");
     if !is_root {
-        command.args(["--user", "--map-current-user"]);
+        command.args(["--user", "--map-root-user"]);
     }
+    let own = |id: u32| if is_root { String::new() } else { id.to_string() };
     command
         .args(["--mount", "--", "/bin/sh", "-c", BECOME_MANAGER, "sh", &group_name(dir)])
         .arg(binary)
+        .arg(own(rustix::process::geteuid().as_raw()))
+        .arg(own(rustix::process::getegid().as_raw()))
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", &home)
@@ -256,7 +267,8 @@ async fn launch(dir: &Path, socket: &Path, is_root: bool) -> Result<Systemd, Err
             Err(_) => {}
         }
         if let Ok(Some(status)) = child.try_wait() {
-            return Err(Error::Launch { said: format!("it ended with {status}: {}", said()) });
+            let said = format!("it ended with {status}: {}", said());
+            return Err(if is_root { Error::Launch { said } } else { Error::NotRoot { said } });
         }
         tokio::time::sleep(RETRY).await;
     }
