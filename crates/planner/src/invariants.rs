@@ -16,7 +16,7 @@ pub enum Violation {
     Conflict { machine: MachineId, units: [UnitName; 2] },
     /// A unit is not where its `MachineOf=` is.
     Apart { unit: UnitName, from: String },
-    /// A unit is placed although it is not to be, or on a machine that is away or does not suit it.
+    /// A unit is placed although it is not to be, or on a machine that does not suit it.
     Misplaced { unit: UnitName, machine: MachineId, because: &'static str },
     /// More attempts are under way than the machine has slots for.
     Overload { machine: MachineId, running: usize, slots: u32 },
@@ -121,10 +121,8 @@ fn placements(snapshot: &Snapshot, found: &mut Vec<Violation>) {
         if unit.desired == DesiredState::Inactive || name.is_template() || unit.requirements.global {
             misplaced("it needs no placement");
         }
-        let Some((about, Some(_))) = snapshot.machines.get(machine) else {
-            misplaced("the machine is away");
-            continue;
-        };
+        // A placement on a machine that is away stands while nobody else could take over.
+        let Some((about, _)) = snapshot.machines.get(machine) else { continue };
         let wanted = unit.requirements.machine_id.as_deref();
         if wanted.is_some_and(|id| id != machine.as_str() && id != machine.short()) {
             misplaced("it is for another machine");

@@ -69,7 +69,7 @@ impl<'a, 'p> Placing<'a, 'p> {
             let reason = match self.view.wanted(name) {
                 None => Some(Reason::Gone),
                 Some(unit) => {
-                    unit.no_placement().or_else(|| self.view.objection_by_itself(unit, &placement.machine))
+                    unit.no_placement().or_else(|| self.view.objection_to_being(unit, &placement.machine))
                 }
             };
             if let Some(reason) = reason {

@@ -302,9 +302,39 @@ impl<'a> View<'a> {
         }
     }
 
+    /// What the unit and the machine that it is placed on are without regard to other units. That the machine is away
+    /// counts only where another could take over: else the unit finds its placement again when the machine is back,
+    /// and what ran there meanwhile is not touched.
+    pub(crate) fn objection_to_being(&self, unit: &Wanted<'a>, machine: &MachineId) -> Option<Reason> {
+        let host = self.hosts.get(machine);
+        host.and_then(|host| own_terms(unit, host.machine)).or_else(|| {
+            let away = host.is_none_or(|host| !host.present);
+            (away && self.could_be_elsewhere(unit)).then_some(Reason::Away)
+        })
+    }
+
+    /// Whether some machine that is there suits the unit and all that it has to be together with.
+    fn could_be_elsewhere(&self, unit: &Wanted<'a>) -> bool {
+        let mut group = vec![*unit];
+        let mut next = 0;
+        while let Some(one) = group.get(next) {
+            let names =
+                one.requirements.machine_of.iter().filter_map(|target| target.parse::<UnitName>().ok());
+            let targets: Vec<Wanted<'a>> = names.filter_map(|name| self.wanted(&name)).copied().collect();
+            for target in targets {
+                if !group.iter().any(|known| known.name == target.name) {
+                    group.push(target);
+                }
+            }
+            next += 1;
+        }
+        let suits = |host: &Host<'_>| group.iter().all(|one| own_terms(one, host.machine).is_none());
+        self.hosts.values().any(|host| host.present && suits(host))
+    }
+
     /// Why the unit cannot stay on the machine that it is placed on.
     pub(crate) fn objection_to_staying(&self, unit: &Wanted<'a>, machine: &MachineId) -> Option<Reason> {
-        self.objection_by_itself(unit, machine)
+        self.objection_to_being(unit, machine)
             .or_else(|| self.apart(unit, machine, &[]))
             .or_else(|| self.objection_of_placed(unit, machine))
     }

@@ -77,6 +77,20 @@ fn takes_away_what_cannot_stay() {
 }
 
 #[test]
+fn stays_on_a_machine_that_is_away_while_nobody_could_take_over() {
+    let alone = World::of(1).unit("u.service", "").placed("u.service", 1).away(1);
+    assert_eq!(alone.plan(), [""; 0]);
+    let pinned = World::of(2).unit("u.service", "MachineID=00000001").placed("u.service", 1).away(1);
+    assert_eq!(pinned.plan(), [""; 0]);
+    // What follows it stays with it, wherever it could go by itself.
+    let both = pinned.unit("f.service", "MachineOf=u.service").placed("f.service", 1);
+    assert_eq!(both.plan(), [""; 0]);
+    // And if it is not to run any more, it goes.
+    let stopped = World::of(1).unit("u.service", "").placed("u.service", 1).away(1);
+    assert_eq!(stopped.desired("u.service", DesiredState::Inactive).plan().len(), 1);
+}
+
+#[test]
 fn templates_and_inactive_units_come_nowhere() {
     let world = World::of(1).unit("t@.service", "").unit("u.service", "").unit("t@1.service", "");
     assert_eq!(world.desired("u.service", DesiredState::Inactive).plan(), ["place t@1 1"]);
