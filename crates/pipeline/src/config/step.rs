@@ -1,10 +1,13 @@
 //! One entry of a list of steps, in its three forms: `- name`, `- name: {..}` and `- name:` with its properties
 //! beside it.
 
-use sealift_model::diagnostic::{Diagnostic, Severity};
+use sealift_model::diagnostic::{Diagnostic, Severity, nearest};
 
 use super::read::{diagnostic, scalar};
 use crate::yaml::{Node, Place};
+
+/// What a script step reads.
+const SCRIPT_KEYS: [&str; 4] = ["name", "code", "cwd", "checkpoint"];
 
 /// A step as the file gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -102,6 +105,7 @@ pub(super) fn read_step(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Step
         found.push(refusal);
         return None;
     };
+    warn_misspelt(&step, key.at, properties, found);
     for (key, value) in properties {
         read_property(&mut step, key, value, found);
     }
@@ -127,6 +131,29 @@ fn read_property(step: &mut StepConfig, key: &Node, value: &Node, found: &mut Ve
             Some((_, known)) => *known = text,
             None => step.properties.push((name, text)),
         },
+    }
+}
+
+/// What is nearly a script step, and what is nearly one of its properties. Other steps are free in their properties.
+fn warn_misspelt(step: &StepConfig, at: Place, properties: &[(Node, Node)], found: &mut Vec<Diagnostic>) {
+    let did_you_mean = |word: &str| Some(format!("did you mean `{word}`?"));
+    let has_code = properties.iter().any(|(key, _)| name_of(key) == "code");
+    if step.id != "script" {
+        if has_code && nearest(&step.id, ["script"]).is_some() {
+            let text = format!("step `{}` is not known", step.id);
+            found.push(diagnostic(Severity::Warning, at, text, did_you_mean("script")));
+        }
+        return;
+    }
+    for (key, _) in properties {
+        let name = name_of(key);
+        if SCRIPT_KEYS.contains(&name.as_str()) {
+            continue;
+        }
+        if let Some(near) = nearest(&name, SCRIPT_KEYS) {
+            let text = format!("a script step knows no `{name}`");
+            found.push(diagnostic(Severity::Warning, key.at, text, did_you_mean(near)));
+        }
     }
 }
 

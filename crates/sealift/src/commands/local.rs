@@ -96,17 +96,18 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         // Asked twice: at once, and what is left is cleared by the engine or by hand.
         () = interrupted => return Ok(ExitCode::from(INTERRUPTED)),
     };
-    let outcome = outcome.map_err(Error::from).and_then(|outcome| {
+    // A pipeline that could not be carried out has said so in its last event.
+    let outcome = outcome.map_or(Ok(None), |outcome| {
         if let (Some(wanted), Some(output), true) = (&args.artifacts, &outcome.output, outcome.passed) {
             copy(output, wanted)?;
         }
-        Ok(outcome)
+        Ok::<_, Error>(Some(outcome))
     });
     let removed = std::fs::remove_dir_all(&work_dir);
     printed?;
     let outcome = outcome?;
     removed.map_err(|source| Error::Io { action: "remove", path: work_dir, source })?;
-    Ok(if outcome.passed { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(if outcome.is_some_and(|outcome| outcome.passed) { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 pub(super) fn now() -> Timestamp {
