@@ -1,6 +1,6 @@
 //! Pure decisions: which units exist, where they run, which machine takes which run.
 //!
-//! [`plan`] looks at one [`Snapshot`] and says what to do; [`apply`] says what the snapshot is like afterwards. Equal
+//! [`plan`] looks at one [`Snapshot`] and says what to do; [`apply()`] says what the snapshot is like afterwards. Equal
 //! snapshots give equal plans, and each action is right given that those before it were carried out.
 //!
 //! Must not know: clocks, chance, stores, machines as such. Whoever calls turns every action into one transaction
@@ -61,7 +61,7 @@ impl Snapshot {
     }
 }
 
-/// What to do, in order. Planning again after all of it is [applied](apply) gives no actions.
+/// What to do, in order. Planning again after all of it is [applied](apply()) gives no actions.
 #[must_use]
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();

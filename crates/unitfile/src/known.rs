@@ -119,7 +119,7 @@ const SWAP: &str = "What Priority Options TimeoutSec";
 
 const SLICE: &str = "ConcurrencySoftMax ConcurrencyHardMax";
 
-/// systemd.exec(5): processes of [Service], [Socket], [Mount] and [Swap].
+/// systemd.exec(5): processes of `[Service]`, `[Socket]`, `[Mount]` and `[Swap]`.
 const EXEC: &str = "
     WorkingDirectory RootDirectory RootImage RootImageOptions RootHash RootHashSignature RootVerity
     ExtensionDirectories ExtensionImages MountImages User Group SupplementaryGroups Nice OOMScoreAdjust
@@ -155,7 +155,7 @@ const KILL: &str = "
     SendSIGKILL SendSIGHUP KillMode KillSignal RestartKillSignal FinalKillSignal WatchdogSignal
 ";
 
-/// systemd.resource-control(5), for the same sections and [Slice].
+/// systemd.resource-control(5), for the same sections and `[Slice]`.
 const CGROUP: &str = "
     Slice AllowedCPUs StartupAllowedCPUs AllowedMemoryNodes StartupAllowedMemoryNodes CPUAccounting
     CPUWeight StartupCPUWeight CPUShares StartupCPUShares CPUQuota CPUQuotaPeriodSec MemoryAccounting
