@@ -1,1 +1,7 @@
-//! (to be written)
+//! What tests and benchmarks need and the product does not: hosts with a real systemd, a simulated fleet.
+//!
+//! Nothing here is part of the program that users get, and no crate of the product may depend on this one.
+
+pub mod light_host;
+
+pub use light_host::LightHost;
