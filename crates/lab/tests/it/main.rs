@@ -8,3 +8,4 @@
 )]
 
 mod light_host;
+mod simulator;

@@ -1,0 +1,93 @@
+//! The lab's program: simulated stories and benchmarks. It prints what it found and decides nothing by it, but for a
+//! story that went wrong.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for developers, which talks to them"
+)]
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sealift_lab::simulator::{Known, Options, Summary, simulate};
+
+/// Simulated fleets and benchmarks of Sealift, for its developers.
+#[derive(Debug, Parser)]
+#[command(name = "sealift-lab", max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tell stories of a simulated fleet around the real planner, and see whether they end well
+    #[command(
+        after_help = "Examples:\n  sealift-lab simulate --seed 17\n  sealift-lab simulate --stories 10000 --known unheard,left-out"
+    )]
+    Simulate(SimulateArgs),
+}
+
+#[derive(Debug, Args)]
+struct SimulateArgs {
+    /// The first story's seed
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// How many stories, each of the next seed
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    stories: u64,
+    /// Events of each story until the calm
+    #[arg(long, default_value_t = Options::default().events, value_name = "N")]
+    events: usize,
+    /// Leave out defects that are known, set apart by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "DEFECT")]
+    known: Vec<Defect>,
+}
+
+/// As in [`Known`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Defect {
+    /// A unit moves on at once from a machine that was starting it and had not said so
+    Unheard,
+    /// An agent that was killed while it started a unit leaves it out of its first full report
+    LeftOut,
+    /// The word that a unit was stopped comes when the machine has been given the unit again
+    LateWord,
+    /// An agent starts a unit that was taken from it while it fetched the files
+    LateStart,
+    /// Units that follow each other in a circle leave one after the other
+    Circles,
+    /// A unit that follows two others, of which one follows the other, does not leave first
+    Diamonds,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Simulate(args) => tell(&args),
+    }
+}
+
+fn tell(args: &SimulateArgs) -> ExitCode {
+    let is_known = |defect| args.known.contains(&defect);
+    let known = Known {
+        unheard: is_known(Defect::Unheard),
+        left_out: is_known(Defect::LeftOut),
+        late_word: is_known(Defect::LateWord),
+        late_start: is_known(Defect::LateStart),
+        circles: is_known(Defect::Circles),
+        diamonds: is_known(Defect::Diamonds),
+    };
+    let options = Options { events: args.events, known, ..Options::default() };
+    let mut total = Summary::default();
+    for seed in args.seed..args.seed.saturating_add(args.stories) {
+        match simulate(seed, &options) {
+            Ok(summary) => total += summary,
+            Err(failure) => {
+                println!("{failure}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!("{} stories ended well: {total:#?}", args.stories);
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,429 @@
+//! A fleet that exists only in memory: the real planner in the middle, machines, agents, networks and people around it.
+//!
+//! Guarantees: no threads, no real time, no chance but the seed: a seed gives the same story every time. The server
+//! side writes what [`sealift_planner::apply`] gives, one action at a time, and after every event the oracle looks at
+//! what the planner wrote and at what the machines really do. A story has three parts: faults and changes for as
+//! many events as asked for; a calm in which everything heals and has to come to rest; and an outage of the server, in
+//! which nothing may happen to any unit.
+//!
+//! The agents here are a model of `sealift-agent`, down to what is said to the server when; they hold no systemd.
+
+mod agent;
+mod clock;
+mod net;
+mod oracle;
+mod people;
+mod server;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use sealift_model::{InvalidName, MachineId, SessionId, UnitName};
+use sealift_planner::{Plan, Snapshot};
+
+use crate::rng::Rng;
+use agent::Agent;
+use clock::{Clock, Millis};
+use net::{Reply, Request};
+pub use oracle::Broken;
+use oracle::Oracle;
+use people::People;
+use server::Server;
+
+/// How long a machine counts as present after its last keep-alive.
+const TTL: Millis = 10_000;
+/// How long the calm at the end may take until everything is as it should be.
+const CALM: Millis = 600_000;
+/// How much of a story that went wrong is shown.
+const LAST: usize = 40;
+
+/// What is simulated and how strictly.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Events until the calm.
+    pub events: usize,
+    /// The planner; another one than the real one shows that the oracle sees its errors.
+    pub plan: fn(&Snapshot) -> Plan,
+    /// Whether each action is checked by the planner's own invariants. Without, what the machines do has to show it.
+    pub check_actions: bool,
+    /// Defects that are known and not counted.
+    pub known: Known,
+}
+
+/// Defects that are known, so that a story goes on and finds others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// A unit is taken from a machine that has not yet said a word about it, and is at once given to another, while
+    /// the first one is starting it.
+    pub unheard: bool,
+    /// An agent that was killed while it started a unit leaves the unit out of its first full report, which reads as
+    /// if it did not have it.
+    pub left_out: bool,
+    /// The word that a unit was stopped comes late, when the machine has been given the unit again, and is taken for
+    /// the word that it was stopped again.
+    pub late_word: bool,
+    /// An agent that fetches a unit's files does not look again whether the unit is still wanted before it starts it.
+    pub late_start: bool,
+    /// Units that are `MachineOf=` each other in a circle leave their machine one after the other.
+    pub circles: bool,
+    /// Of units of which one follows two others and one of these the other, the wrong one leaves first.
+    pub diamonds: bool,
+}
+
+impl Known {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Known {
+        Known {
+            unheard: true,
+            left_out: true,
+            late_word: true,
+            late_start: true,
+            circles: true,
+            diamonds: true,
+        }
+    }
+}
+
+/// As the command line takes them.
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (self.unheard, "unheard"),
+            (self.left_out, "left-out"),
+            (self.late_word, "late-word"),
+            (self.late_start, "late-start"),
+            (self.circles, "circles"),
+            (self.diamonds, "diamonds"),
+        ];
+        let names: Vec<&str> = names.iter().filter(|(known, _)| *known).map(|(_, name)| *name).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { events: 2_000, plan: sealift_planner::plan, check_actions: true, known: Known::default() }
+    }
+}
+
+/// What happened in a story, to see that it was one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    pub events: usize,
+    pub virtual_millis: u64,
+    pub placed: usize,
+    pub unplaced: usize,
+    pub dispatched: usize,
+    pub lost_attempts: usize,
+    pub ended_runs: usize,
+    pub sessions: usize,
+    pub expired: usize,
+    pub cuts: usize,
+    pub kills: usize,
+    pub releases: usize,
+    pub outages: usize,
+}
+
+impl std::ops::AddAssign for Summary {
+    fn add_assign(&mut self, other: Summary) {
+        self.events += other.events;
+        self.virtual_millis += other.virtual_millis;
+        self.placed += other.placed;
+        self.unplaced += other.unplaced;
+        self.dispatched += other.dispatched;
+        self.lost_attempts += other.lost_attempts;
+        self.ended_runs += other.ended_runs;
+        self.sessions += other.sessions;
+        self.expired += other.expired;
+        self.cuts += other.cuts;
+        self.kills += other.kills;
+        self.releases += other.releases;
+        self.outages += other.outages;
+    }
+}
+
+/// A story that went wrong.
+#[derive(Debug)]
+pub struct Failure {
+    pub seed: u64,
+    pub events: usize,
+    pub known: Known,
+    /// Which event it was, and when.
+    pub event: usize,
+    pub at: u64,
+    pub broken: Broken,
+    /// What happened last, oldest first.
+    pub last: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "event {} at {} ms: {}", self.event, self.at, self.broken)?;
+        for line in &self.last {
+            writeln!(f, "  {line}")?;
+        }
+        write!(
+            f,
+            "again: cargo run -p sealift-lab -- simulate --seed {} --events {}",
+            self.seed, self.events
+        )?;
+        if self.known == Known::default() { Ok(()) } else { write!(f, " --known {}", self.known) }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// What can happen.
+#[derive(Debug)]
+enum Event {
+    /// The planner looks.
+    Plan,
+    /// A lease that was not renewed since ends.
+    Expire {
+        machine: MachineId,
+        deadline: Millis,
+    },
+    /// A stream of assignments brings the next message.
+    Deliver {
+        machine: MachineId,
+        connection: u64,
+    },
+    Ask {
+        machine: MachineId,
+        life: Life,
+        request: Request,
+    },
+    Answer {
+        machine: MachineId,
+        life: Life,
+        request: Request,
+        reply: Reply,
+    },
+    Timer {
+        machine: MachineId,
+        life: Life,
+        timer: Timer,
+    },
+    /// systemd is done with a job; it does not care whether the agent lives.
+    Job {
+        machine: MachineId,
+        unit: UnitName,
+        job: u64,
+    },
+    /// A unit ends by itself.
+    Crash {
+        machine: MachineId,
+        instance: u64,
+    },
+    Start {
+        machine: MachineId,
+    },
+    Heal {
+        machine: MachineId,
+    },
+    PlannerBack,
+    ServerBack,
+    /// Somebody does something, or something breaks.
+    People,
+}
+
+/// Which process of an agent, and which of its sessions: what belongs to an earlier one comes too late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Life {
+    process: u64,
+    session: u64,
+}
+
+/// What an agent waits for.
+#[derive(Debug, Clone)]
+enum Timer {
+    Begin,
+    KeepAlive,
+    Connect,
+    Report,
+    /// The files of a unit are there.
+    Fetched {
+        unit: UnitName,
+        job: u64,
+    },
+    /// A pipeline has come to its end.
+    RunDone {
+        run: sealift_model::RunId,
+        attempt: u32,
+        passed: bool,
+    },
+}
+
+/// One story.
+struct Sim {
+    rng: Rng,
+    clock: Clock<Event>,
+    server: Server,
+    agents: BTreeMap<MachineId, Agent>,
+    people: People,
+    oracle: Oracle,
+    summary: Summary,
+    options: Options,
+    /// Nothing breaks and nobody wants anything any more.
+    calm: bool,
+    plan_due: bool,
+    /// Counts jobs, instances and connections.
+    numbers: u64,
+    keep_last: bool,
+    last: VecDeque<String>,
+}
+
+/// Tells the story of this seed.
+///
+/// # Errors
+/// When something was not as it must be.
+pub fn simulate(seed: u64, options: &Options) -> Result<Summary, Box<Failure>> {
+    // Writing down what happens costs as much as the story itself, so that is done when it is told again.
+    tell(seed, options, false).or_else(|_| tell(seed, options, true))
+}
+
+fn tell(seed: u64, options: &Options, keep_last: bool) -> Result<Summary, Box<Failure>> {
+    let (events, known) = (options.events, options.known);
+    let mut rng = Rng::new(seed);
+    let people = match People::new(&mut rng) {
+        Ok(people) => people,
+        Err(error) => {
+            let (broken, last) = (Broken::Setup(error), Vec::new());
+            return Err(Box::new(Failure { seed, events, known, event: 0, at: 0, broken, last }));
+        }
+    };
+    let mut sim = Sim {
+        rng,
+        clock: Clock::new(),
+        server: Server::default(),
+        agents: BTreeMap::new(),
+        people,
+        oracle: Oracle::new(known),
+        summary: Summary::default(),
+        options: options.clone(),
+        calm: false,
+        plan_due: false,
+        numbers: 0,
+        keep_last,
+        last: VecDeque::new(),
+    };
+    let outcome = sim.story();
+    sim.summary.virtual_millis = sim.clock.now;
+    match outcome {
+        Ok(()) => Ok(sim.summary),
+        Err(broken) => {
+            let (event, at) = (sim.summary.events, sim.clock.now);
+            Err(Box::new(Failure { seed, events, known, event, at, broken, last: sim.last.into() }))
+        }
+    }
+}
+
+impl Sim {
+    fn story(&mut self) -> Result<(), Broken> {
+        self.first_machines();
+        self.clock.after(0, Event::People);
+        while self.summary.events < self.options.events {
+            self.next()?;
+        }
+        self.heal_all();
+        self.rest()?;
+        self.outage()?;
+        Ok(())
+    }
+
+    /// One event and what follows from it at once.
+    fn next(&mut self) -> Result<(), Broken> {
+        let Some(event) = self.clock.next() else { return Err(Broken::Silence) };
+        self.summary.events += 1;
+        self.note(|| format!("{event:?}"));
+        match event {
+            Event::Plan => self.plan()?,
+            Event::Expire { machine, deadline } => self.expire(&machine, deadline),
+            Event::Deliver { machine, connection } => self.deliver(&machine, connection),
+            Event::Ask { machine, life, request } => self.asked(machine, life, request)?,
+            Event::Answer { machine, life, request, reply } => self.answered(&machine, life, request, reply),
+            Event::Timer { machine, life, timer } => self.timer(&machine, life, timer),
+            Event::Job { machine, unit, job } => self.job_done(&machine, &unit, job),
+            Event::Crash { machine, instance } => self.crash(&machine, instance),
+            Event::Start { machine } => self.start_agent(&machine),
+            Event::Heal { machine } => self.heal(&machine),
+            Event::PlannerBack => self.planner_back(),
+            Event::ServerBack => self.server_back(),
+            Event::People => self.somebody_acts()?,
+        }
+        self.tell_agents();
+        self.oracle.look(&self.server, &self.agents)
+    }
+
+    /// Waits until nothing is left to do; the world has to be as it is wanted then.
+    fn rest(&mut self) -> Result<(), Broken> {
+        let deadline = self.clock.now + CALM;
+        loop {
+            let unrest = self.oracle.unrest(&self.server, &self.agents, self.options.plan);
+            match unrest {
+                None => return Ok(()),
+                Some(why) if self.clock.now > deadline => return Err(Broken::Unrest { why }),
+                Some(_) => {}
+            }
+            // Looking costs more than an event does.
+            for _ in 0..20 {
+                self.next()?;
+            }
+        }
+    }
+
+    /// The server is away for a while and comes back: no unit may notice.
+    fn outage(&mut self) -> Result<(), Broken> {
+        let before = oracle::instances(&self.agents);
+        let placements = self.server.snapshot.placements.clone();
+        let away = self.rng.between(1_000, 12 * TTL);
+        self.server_away(away);
+        let end = self.clock.now + away + 6 * TTL;
+        while self.clock.now < end {
+            self.next()?;
+        }
+        self.rest()?;
+        let after = oracle::instances(&self.agents);
+        if before != after {
+            return Err(Broken::Disturbed { why: format!("units before: {before:?}; after: {after:?}") });
+        }
+        if placements != self.server.snapshot.placements {
+            return Err(Broken::Disturbed { why: "placements changed".into() });
+        }
+        Ok(())
+    }
+
+    /// Something for the reader of a failure.
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if self.keep_last {
+            if self.last.len() == LAST {
+                self.last.pop_front();
+            }
+            self.last.push_back(format!("{:>8} {}", self.clock.now, what()));
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// How long a message is on its way: mostly little, sometimes long.
+    fn latency(&mut self) -> Millis {
+        if self.calm || !self.rng.chance(5) { self.rng.between(1, 30) } else { self.rng.between(30, 3_000) }
+    }
+
+    fn new_session(&mut self) -> SessionId {
+        self.summary.sessions += 1;
+        SessionId::from_bytes(self.rng.bytes())
+    }
+}
+
+/// The names that stories are told with.
+fn names<T>(texts: &[&str]) -> Result<Vec<T>, InvalidName>
+where
+    T: std::str::FromStr<Err = InvalidName>,
+{
+    texts.iter().map(|text| text.parse()).collect()
+}

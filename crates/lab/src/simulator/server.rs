@@ -1,0 +1,359 @@
+//! The server as agents and people see it: sessions under leases, streams of assignments, reports, ends of runs; and
+//! the planner's actions, written one at a time. All of it as `sealift-server` does it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use sealift_model::{
+    App, AttemptEnd, BranchName, CommitId, Digest, Extra, MachineId, Package, PackageName, Presence,
+    ProjectName, Release, ReleaseNumber, Requirements, Run, RunId, RunState, SessionId, Timestamp, Unit,
+    UnitName, UnitStatus,
+};
+use sealift_planner::{Action, AppView, Snapshot, apply, units_by_machine};
+
+use super::clock::Millis;
+use super::{Broken, Event, Sim, TTL};
+
+/// What a machine is told to do, as a whole.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Assigned {
+    pub(super) units: BTreeMap<UnitName, Unit>,
+    pub(super) runs: BTreeMap<(RunId, u32), SessionId>,
+}
+
+/// A connection on which a machine is told its assignments.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) connection: u64,
+    session: SessionId,
+    told: Option<Assigned>,
+    pub(super) in_flight: VecDeque<Assigned>,
+    last_arrival: Millis,
+    /// Nothing more is said; what was said is still on its way.
+    pub(super) closed: bool,
+}
+
+/// A release and what its unit files ask for.
+#[derive(Debug, Clone)]
+pub(super) struct Made {
+    pub(super) release: Release,
+    pub(super) requirements: BTreeMap<UnitName, Requirements>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    pub(super) snapshot: Snapshot,
+    leases: BTreeMap<MachineId, Millis>,
+    pub(super) away: bool,
+    pub(super) planner_away: bool,
+    pub(super) ended: BTreeMap<RunId, Run>,
+    pub(super) releases: BTreeMap<(ProjectName, ReleaseNumber), Made>,
+    pub(super) streams: BTreeMap<MachineId, Stream>,
+    /// The highest generation that each name ever had.
+    pub(super) generations: BTreeMap<UnitName, u64>,
+    /// Units that were taken from machines which had not said a word about them.
+    pub(super) unheard: BTreeSet<(MachineId, UnitName)>,
+    /// Units that a machine runs and that it left out of a full report.
+    pub(super) left_out: BTreeSet<(MachineId, UnitName)>,
+    /// Units that a machine runs and that an older word of it says are stopped.
+    pub(super) late_words: BTreeSet<(MachineId, UnitName)>,
+    pub(super) changed: bool,
+}
+
+impl Server {
+    /// Whether this is the session that counts.
+    pub(super) fn is_current(&self, machine: &MachineId, session: &SessionId) -> bool {
+        self.snapshot.presence(machine).is_some_and(|presence| presence.session == *session)
+    }
+
+    pub(super) fn set_presence(&mut self, machine: &MachineId, presence: Option<Presence>) {
+        if let Some((_, held)) = self.snapshot.machines.get_mut(machine) {
+            *held = presence;
+            self.changed = true;
+        }
+    }
+
+    fn assigned(&self, machine: &MachineId, units: &BTreeSet<UnitName>) -> Assigned {
+        let units =
+            units.iter().filter_map(|name| Some((name.clone(), self.snapshot.units.get(name)?.clone())));
+        let running = self.snapshot.runs.values().filter(|run| run.state == RunState::Running);
+        let runs = running.filter_map(|run| {
+            let attempt = run.attempt().filter(|attempt| attempt.machine == *machine)?;
+            Some(((run.id.clone(), attempt.number), attempt.session.clone()))
+        });
+        Assigned { units: units.collect(), runs: runs.collect() }
+    }
+
+    /// A report of the session that counts.
+    pub(super) fn report(
+        &mut self,
+        machine: &MachineId,
+        statuses: Vec<UnitStatus>,
+        gone: &[UnitName],
+        all: bool,
+        holds: &BTreeSet<UnitName>,
+    ) {
+        let told: BTreeSet<UnitName> = statuses.iter().map(|status| status.unit.clone()).collect();
+        let known = self.snapshot.statuses.keys().filter(|(id, _)| id == machine);
+        let over =
+            known.map(|(_, unit)| unit).filter(|unit| !told.contains(unit) && (all || gone.contains(unit)));
+        for unit in over.cloned().collect::<Vec<_>>() {
+            if holds.contains(&unit) {
+                let known = if all { &mut self.left_out } else { &mut self.late_words };
+                known.insert((machine.clone(), unit.clone()));
+            }
+            self.snapshot.statuses.remove(&(machine.clone(), unit));
+        }
+        for status in statuses {
+            self.snapshot.statuses.insert((machine.clone(), status.unit.clone()), status);
+        }
+        self.changed = true;
+    }
+
+    /// Whether what an attempt writes still counts.
+    pub(super) fn counts(&self, run: &RunId, attempt: u32, session: &SessionId) -> bool {
+        self.snapshot.runs.get(run).is_some_and(|run| {
+            run.state == RunState::Running
+                && run.attempt().is_some_and(|last| last.number == attempt && last.session == *session)
+        })
+    }
+
+    /// The end of the newest attempt, and of its run.
+    pub(super) fn end(&mut self, id: &RunId, end: AttemptEnd, now: Timestamp) -> Option<Run> {
+        let run = self.snapshot.runs.get_mut(id)?;
+        run.state = match end {
+            AttemptEnd::Passed => RunState::Passed,
+            AttemptEnd::Aborted => RunState::Aborted,
+            AttemptEnd::Failed | AttemptEnd::Lost => RunState::Failed,
+        };
+        run.ended_at = Some(now);
+        if let Some(last) = run.attempts.last_mut() {
+            last.end.get_or_insert(end);
+        }
+        let run = run.clone();
+        self.changed = true;
+        Some(run)
+    }
+
+    /// Runs that have ended are no longer looked at.
+    fn put_away_ended(&mut self) {
+        let over: Vec<RunId> =
+            self.snapshot.runs.values().filter(|run| run.state.is_end()).map(|run| run.id.clone()).collect();
+        for id in over {
+            if let Some(run) = self.snapshot.runs.remove(&id) {
+                self.ended.insert(id, run);
+            }
+        }
+    }
+
+    /// Makes this release the current one.
+    pub(super) fn switch(
+        &mut self,
+        project: &ProjectName,
+        number: ReleaseNumber,
+        branch: &BranchName,
+        now: Timestamp,
+    ) {
+        let Some(made) = self.releases.get(&(project.clone(), number)) else { return };
+        let generation = self.snapshot.apps.get(project).map_or(0, |view| view.app.generation) + 1;
+        let app = App {
+            project: project.clone(),
+            branch: branch.clone(),
+            current: number,
+            generation,
+            changed_at: now,
+            extra: Extra::new(),
+        };
+        let view =
+            AppView { app, release: Some(made.release.clone()), requirements: made.requirements.clone() };
+        self.snapshot.apps.insert(project.clone(), view);
+        self.changed = true;
+    }
+
+    fn note_generations(&mut self) {
+        for unit in self.snapshot.units.values() {
+            let highest = self.generations.entry(unit.name.clone()).or_default();
+            *highest = (*highest).max(unit.generation);
+        }
+    }
+}
+
+/// A package that stands for one; its bytes are of no interest here.
+pub(super) fn package(name: PackageName, run: RunId, digest: Digest, now: Timestamp) -> Package {
+    Package { name, run, digest, size: 0, signature: String::new(), created_at: now, extra: Extra::new() }
+}
+
+/// A commit that stands for one.
+pub(super) fn commit() -> Result<CommitId, sealift_model::InvalidName> {
+    "c".repeat(40).parse()
+}
+
+impl Sim {
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp(self.clock.now)
+    }
+
+    /// A pass of the planner: all of its plan, or as much as one transaction took before something came between.
+    pub(super) fn plan(&mut self) -> Result<(), Broken> {
+        self.plan_due = false;
+        if self.server.away || self.server.planner_away {
+            return Ok(());
+        }
+        let plan = (self.options.plan)(&self.server.snapshot);
+        let count = plan.actions.len();
+        let most = u64::try_from(count).unwrap_or(u64::MAX);
+        let take = if self.rng.chance(20) { self.rng.between(0, most) } else { most };
+        let take = usize::try_from(take).unwrap_or(count);
+        for action in plan.actions.iter().take(take) {
+            self.write(action)?;
+        }
+        if take < count {
+            self.server.changed = true;
+        } else if self.options.check_actions {
+            self.oracle.planned(&self.server.snapshot, &plan, self.options.plan, self.rng.chance(25))?;
+        }
+        self.server.put_away_ended();
+        self.server.note_generations();
+        Ok(())
+    }
+
+    fn write(&mut self, action: &Action) -> Result<(), Broken> {
+        self.note(|| format!("  planned {action:?}"));
+        let before = self.server.snapshot.clone();
+        let now = self.now();
+        let applied = apply(&mut self.server.snapshot, action, now);
+        self.server.changed = true;
+        match action {
+            Action::Place { unit, machine } => {
+                self.summary.placed += 1;
+                self.server.unheard.remove(&(machine.clone(), unit.clone()));
+            }
+            Action::Unplace { unit, machine, .. } => {
+                self.summary.unplaced += 1;
+                let key = (machine.clone(), unit.clone());
+                if !before.statuses.contains_key(&key) {
+                    self.server.unheard.insert(key);
+                }
+            }
+            Action::Dispatch { .. } => self.summary.dispatched += 1,
+            Action::Lose { .. } | Action::GiveUp { .. } => self.summary.lost_attempts += 1,
+            Action::PutUnit { .. } | Action::RemoveUnit { .. } => {}
+        }
+        self.oracle.written(&before, action, applied, &self.server, self.options.check_actions)
+    }
+
+    pub(super) fn renew(&mut self, machine: &MachineId) {
+        let deadline = self.clock.now + TTL;
+        self.server.leases.insert(machine.clone(), deadline);
+        self.clock.after(TTL, Event::Expire { machine: machine.clone(), deadline });
+    }
+
+    pub(super) fn expire(&mut self, machine: &MachineId, deadline: Millis) {
+        if self.server.away || self.server.leases.get(machine) != Some(&deadline) {
+            return;
+        }
+        self.summary.expired += 1;
+        self.server.leases.remove(machine);
+        self.server.set_presence(machine, None);
+        // From here on others may be given what runs there.
+        if let Some(agent) = self.agents.get_mut(machine) {
+            agent.lose_contact();
+        }
+    }
+
+    pub(super) fn server_away(&mut self, millis: Millis) {
+        if self.server.away {
+            return;
+        }
+        self.summary.outages += 1;
+        self.server.away = true;
+        self.server.streams.clear();
+        self.clock.after(millis, Event::ServerBack);
+        let ids: Vec<_> = self.agents.keys().cloned().collect();
+        for id in ids {
+            self.stream_lost(&id);
+        }
+    }
+
+    /// A store that is opened again gives every lease its whole time.
+    pub(super) fn server_back(&mut self) {
+        self.server.away = false;
+        let machines: Vec<_> = self.server.leases.keys().cloned().collect();
+        for machine in machines {
+            self.renew(&machine);
+        }
+        self.server.changed = true;
+    }
+
+    pub(super) fn planner_back(&mut self) {
+        self.server.planner_away = false;
+        self.server.changed = true;
+    }
+
+    /// Opens the stream of a session that counts; the first message has everything.
+    pub(super) fn open_stream(&mut self, machine: &MachineId, session: &SessionId) -> u64 {
+        let connection = self.number();
+        let stream = Stream {
+            connection,
+            session: session.clone(),
+            told: None,
+            in_flight: VecDeque::new(),
+            last_arrival: self.clock.now,
+            closed: false,
+        };
+        self.server.streams.insert(machine.clone(), stream);
+        self.server.changed = true;
+        connection
+    }
+
+    fn close_stream(&mut self, machine: &MachineId) {
+        let Some(stream) = self.server.streams.get_mut(machine).filter(|stream| !stream.closed) else {
+            return;
+        };
+        stream.closed = true;
+        let delay = stream.last_arrival.saturating_sub(self.clock.now) + 1;
+        let connection = stream.connection;
+        self.clock.after(delay, Event::Deliver { machine: machine.clone(), connection });
+    }
+
+    /// After every event: whoever's assignments changed is told, and the planner is called.
+    pub(super) fn tell_agents(&mut self) {
+        let holds = |(id, name): &(MachineId, UnitName)| {
+            self.agents.get(id).is_some_and(|agent| agent.units.contains_key(name))
+        };
+        self.server.left_out.retain(holds);
+        self.server.late_words.retain(holds);
+        if !self.server.changed || self.server.away {
+            return;
+        }
+        self.server.changed = false;
+        self.server.put_away_ended();
+        self.server.note_generations();
+        if !self.plan_due && !self.server.planner_away {
+            self.plan_due = true;
+            let delay = self.rng.between(0, 20);
+            self.clock.after(delay, Event::Plan);
+        }
+        let by_machine = units_by_machine(&self.server.snapshot);
+        let machines: Vec<MachineId> = self.server.streams.keys().cloned().collect();
+        for machine in machines {
+            let Some(stream) = self.server.streams.get(&machine) else { continue };
+            if !self.server.is_current(&machine, &stream.session) {
+                self.close_stream(&machine);
+                continue;
+            }
+            let now = self.server.assigned(&machine, by_machine.get(&machine).unwrap_or(&BTreeSet::new()));
+            let delay = self.latency();
+            let Some(stream) = self.server.streams.get_mut(&machine) else { continue };
+            if stream.told.as_ref() == Some(&now) {
+                continue;
+            }
+            stream.told = Some(now.clone());
+            stream.in_flight.push_back(now);
+            // A connection keeps the order of what is said on it.
+            let arrival = stream.last_arrival.max(self.clock.now + delay);
+            stream.last_arrival = arrival;
+            let connection = stream.connection;
+            self.clock.after(arrival - self.clock.now, Event::Deliver { machine, connection });
+        }
+    }
+}
