@@ -66,7 +66,7 @@ pub struct LightHost {
 
 /// What has to go in the end.
 #[derive(Debug)]
-struct Rest {
+pub(crate) struct Rest {
     pid: i32,
     process: OwnedFd,
     groups: Vec<PathBuf>,
@@ -89,10 +89,7 @@ impl LightHost {
             force_private: true,
         };
         let (manager, systemd) = launch::connect(&surroundings).await?;
-        let pid = manager_pid(&manager.socket)
-            .await
-            .map_err(|source| Error::NoPid { socket: manager.socket.clone(), source })?;
-        let rest = Rest::of(pid).map_err(Error::Process)?;
+        let rest = Rest::behind(&manager.socket).await?;
         Ok(LightHost { manager, systemd, surroundings, rest: Some(rest), dir })
     }
 
@@ -176,6 +173,18 @@ async fn manager_pid(socket: &Path) -> io::Result<i32> {
 }
 
 impl Rest {
+    /// What belongs to the manager that is on the bus with this socket.
+    pub(crate) async fn behind(socket: &Path) -> Result<Rest, Error> {
+        let pid =
+            manager_pid(socket).await.map_err(|source| Error::NoPid { socket: socket.to_owned(), source })?;
+        Rest::of(pid).map_err(Error::Process)
+    }
+
+    /// Waits for a manager that was asked to exit, and removes what is left of it.
+    pub(crate) async fn go(self) -> Result<(), Error> {
+        tokio::task::spawn_blocking(move || self.clear(PATIENCE)).await.map_err(Error::Task)?
+    }
+
     fn of(pid: i32) -> io::Result<Rest> {
         let id = Pid::from_raw(pid).ok_or_else(|| io::Error::other("no process has the number 0"))?;
         let process = pidfd_open(id, PidfdFlags::empty())?;

@@ -6,9 +6,11 @@
     reason = "a program for developers, which talks to them"
 )]
 
+use std::error::Error as _;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sealift_lab::bench::{self, BENCHES};
 use sealift_lab::simulator::{Known, Options, Summary, simulate};
 
 /// Simulated fleets and benchmarks of Sealift, for its developers.
@@ -26,6 +28,19 @@ enum Command {
         after_help = "Examples:\n  sealift-lab simulate --seed 17\n  sealift-lab simulate --stories 10000 --known unheard,left-out"
     )]
     Simulate(SimulateArgs),
+    /// Measure something: a table, and the same figures as a last line of JSON
+    #[command(after_help = "Examples:\n  sealift-lab bench --list\n  sealift-lab bench planner")]
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// Which benchmark
+    #[arg(required_unless_present = "list")]
+    name: Option<String>,
+    /// Say which there are
+    #[arg(long)]
+    list: bool,
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +70,8 @@ enum Defect {
     LateWord,
     /// An agent starts a unit that was taken from it while it fetched the files
     LateStart,
+    /// An agent that was killed while it stopped a unit takes it for running when it is given it again
+    HalfStopped,
     /// Units that follow each other in a circle leave one after the other
     Circles,
     /// A unit that follows two others, of which one follows the other, does not leave first
@@ -64,6 +81,7 @@ enum Defect {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Simulate(args) => tell(&args),
+        Command::Bench(args) => bench(&args),
     }
 }
 
@@ -74,6 +92,7 @@ fn tell(args: &SimulateArgs) -> ExitCode {
         left_out: is_known(Defect::LeftOut),
         late_word: is_known(Defect::LateWord),
         late_start: is_known(Defect::LateStart),
+        half_stopped: is_known(Defect::HalfStopped),
         circles: is_known(Defect::Circles),
         diamonds: is_known(Defect::Diamonds),
     };
@@ -90,4 +109,40 @@ fn tell(args: &SimulateArgs) -> ExitCode {
     }
     println!("{} stories ended well: {total:#?}", args.stories);
     ExitCode::SUCCESS
+}
+
+fn bench(args: &BenchArgs) -> ExitCode {
+    let Some(name) = args.name.as_ref().filter(|_| !args.list) else {
+        for (name, what) in BENCHES {
+            println!("{name:<10} {what}");
+        }
+        return ExitCode::SUCCESS;
+    };
+    if cfg!(debug_assertions) {
+        eprintln!("warning: built without --release; the figures say little");
+    }
+    match measure(name) {
+        Ok((table, json)) => {
+            println!("{table}\n\n{json}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(error) = source {
+                text = format!("{text}: {error}");
+                source = error.source();
+            }
+            eprintln!("error: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(name: &str) -> Result<(String, String), bench::Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        runtime.map_err(|source| bench::Error::Io { action: "start", what: "the runtime".into(), source })?;
+    let report = runtime.block_on(bench::run(name))?;
+    Ok((report.table(), report.json()?))
 }

@@ -56,6 +56,8 @@ pub(super) struct Held {
     pub(super) stale: bool,
     /// It was started although it was no longer wanted.
     pub(super) late: bool,
+    /// It was stopped, and the agent that had it stopped did not live to note it down.
+    pub(super) half_stopped: bool,
     pub(super) job: Option<Job>,
 }
 
@@ -418,6 +420,7 @@ impl Sim {
             held.late = agent.assigned.as_ref().is_none_or(|now| !now.units.contains_key(name));
         }
         held.running = launched;
+        held.half_stopped = false;
         held.text.clone_from(&unit.text);
         (held.done, held.files) = (false, true);
         held.job = Some(Job { number: job, process, doing: Doing::Start(unit) });
@@ -450,7 +453,10 @@ impl Sim {
                 agent.changed.remove(name);
                 agent.gone.insert(name.clone());
             }
-            Doing::Stop => (held.running, held.failed) = (false, false),
+            Doing::Stop => {
+                (held.running, held.failed) = (false, false);
+                held.half_stopped = true;
+            }
         }
         self.set_timer(id, 0, Timer::Report);
         self.next_job(id, name);
@@ -487,6 +493,7 @@ impl Held {
             instance: 0,
             stale: false,
             late: false,
+            half_stopped: false,
             job: None,
         }
     }

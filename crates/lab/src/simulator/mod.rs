@@ -64,6 +64,8 @@ pub struct Known {
     pub late_word: bool,
     /// An agent that fetches a unit's files does not look again whether the unit is still wanted before it starts it.
     pub late_start: bool,
+    /// An agent that was killed while it stopped a unit, and is given the same unit again, takes it for running.
+    pub half_stopped: bool,
     /// Units that are `MachineOf=` each other in a circle leave their machine one after the other.
     pub circles: bool,
     /// Of units of which one follows two others and one of these the other, the wrong one leaves first.
@@ -79,6 +81,7 @@ impl Known {
             left_out: true,
             late_word: true,
             late_start: true,
+            half_stopped: true,
             circles: true,
             diamonds: true,
         }
@@ -93,6 +96,7 @@ impl fmt::Display for Known {
             (self.left_out, "left-out"),
             (self.late_word, "late-word"),
             (self.late_start, "late-start"),
+            (self.half_stopped, "half-stopped"),
             (self.circles, "circles"),
             (self.diamonds, "diamonds"),
         ];

@@ -2,7 +2,7 @@
 //!
 //! It looks at the world from above and tells nobody; it must not decide anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_model::{DesiredState, InvalidName, MachineId, Run, RunId, RunState, UnitName};
 use sealift_planner::invariants::{self, Violation};
@@ -217,7 +217,7 @@ impl Oracle {
         }
         let by_machine = units_by_machine(&server.snapshot);
         for (id, agent) in agents {
-            if let Some(why) = differs(server, agent, by_machine.get(id)?) {
+            if let Some(why) = differs(server, agent, by_machine.get(id)?, self.known) {
                 return Some(format!("on {}: {why}", id.short()));
             }
         }
@@ -257,7 +257,7 @@ fn is_circle(snapshot: &Snapshot, violation: &Violation) -> bool {
 }
 
 /// How a machine is other than it should be.
-fn differs(server: &Server, agent: &Agent, wanted: &std::collections::BTreeSet<UnitName>) -> Option<String> {
+fn differs(server: &Server, agent: &Agent, wanted: &BTreeSet<UnitName>, known: Known) -> Option<String> {
     let id = &agent.machine.id;
     if let Some(name) = agent.units.keys().find(|name| !wanted.contains(*name)) {
         return Some(format!("{name} is there and not wanted"));
@@ -270,7 +270,8 @@ fn differs(server: &Server, agent: &Agent, wanted: &std::collections::BTreeSet<U
         if (held.generation, &held.text) != (unit.generation, &unit.text) {
             return Some(format!("{name} is of generation {} and not {}", held.generation, unit.generation));
         }
-        if !held.failed && held.running != (unit.desired == DesiredState::Launched) {
+        let excused = held.failed || known.half_stopped && held.half_stopped;
+        if !excused && held.running != (unit.desired == DesiredState::Launched) {
             return Some(format!("{name} is not {:?}", unit.desired));
         }
         if held.stale {

@@ -137,10 +137,13 @@ fn known_defects_are_still_there() {
         matches!(broken, Broken::Action { violations, .. } if violations.iter().any(apart))
     };
     type Wanted = fn(&Broken) -> bool;
-    let cases: [(Known, std::ops::Range<u64>, Wanted); 5] = [
+    let cases: [(Known, std::ops::Range<u64>, Wanted); 6] = [
         (Known { unheard: false, ..Known::all() }, 0..5, twice),
         (Known { late_word: false, ..Known::all() }, 658..659, twice),
         (Known { late_start: false, ..Known::all() }, 1008..1009, twice),
+        (Known { half_stopped: false, ..Known::all() }, 1556..1557, |broken| {
+            matches!(broken, Broken::Unrest { .. })
+        }),
         (Known { circles: false, ..Known::all() }, 171..172, apart),
         (Known { diamonds: false, ..Known::all() }, 1096..1097, apart),
     ];
