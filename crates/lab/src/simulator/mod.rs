@@ -381,9 +381,9 @@ impl Sim {
     fn outage(&mut self) -> Result<(), Broken> {
         let before = oracle::instances(&self.agents);
         let placements = self.server.snapshot.placements.clone();
-        let away = self.rng.between(1_000, 12 * TTL);
+        let away = self.rng.between(1_000, 4 * TTL);
         self.server_away(away);
-        let end = self.clock.now + away + 6 * TTL;
+        let end = self.clock.now + away + 2 * TTL;
         while self.clock.now < end {
             self.next()?;
         }

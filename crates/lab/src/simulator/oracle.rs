@@ -9,7 +9,7 @@ use sealift_planner::invariants::{self, Violation};
 use sealift_planner::{Action, Plan, Snapshot, units_by_machine};
 
 use super::Known;
-use super::agent::Agent;
+use super::agent::{Agent, Held};
 use super::server::Server;
 
 /// What was not as it must be.
@@ -171,15 +171,13 @@ impl Oracle {
         let mut runs_on: BTreeMap<&UnitName, &MachineId> = BTreeMap::new();
         for (id, agent) in agents {
             for (name, held) in &agent.units {
-                let key = (id.clone(), name.clone());
-                let excused = self.known.unheard && server.unheard.contains(&key)
-                    || self.known.left_out && server.left_out.contains(&key)
-                    || self.known.late_word && server.late_words.contains(&key)
-                    || self.known.late_start && held.late;
+                if !held.running || held.stale {
+                    continue;
+                }
                 // A unit that is made global may be on its way to many machines.
                 let global = held.global
                     || server.snapshot.units.get(name).is_some_and(|unit| unit.requirements.global);
-                if !held.running || held.stale || global || excused {
+                if global || self.is_excused(server, id, name, held) {
                     continue;
                 }
                 if let Some(other) = runs_on.insert(name, id) {
@@ -197,6 +195,17 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// Whether a copy of a unit is there by a defect that is known.
+    fn is_excused(&self, server: &Server, id: &MachineId, name: &UnitName, held: &Held) -> bool {
+        let among = |set: &BTreeSet<(MachineId, UnitName)>| {
+            !set.is_empty() && set.contains(&(id.clone(), name.clone()))
+        };
+        self.known.unheard && among(&server.unheard)
+            || self.known.left_out && among(&server.left_out)
+            || self.known.late_word && among(&server.late_words)
+            || self.known.late_start && held.late
     }
 
     /// What is still to be done until the world is as it is wanted; none when it is.
