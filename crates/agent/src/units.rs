@@ -137,9 +137,14 @@ impl Units {
         for (unit, record) in units.inner.records.all()? {
             let key = record.app.clone().map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
             units.inner.held().insert(unit.clone(), key);
-            if let Phase::Done = record.phase {
-                units.inner.report(&unit, &record, None).await?;
-            }
+            // What is not done is told as well: a unit that is left out counts as not being here.
+            let carried_out = match record.phase {
+                Phase::Done => record,
+                Phase::Starting { .. } | Phase::Stopping => {
+                    Record { generation: record.generation.saturating_sub(1), ..record }
+                }
+            };
+            units.inner.report(&unit, &carried_out, None).await?;
         }
         Ok(units)
     }
@@ -218,20 +223,33 @@ async fn keep_group(inner: Arc<Inner>, key: GroupKey, mut wanted: watch::Receive
     let mut pause = RETRY_FIRST;
     loop {
         let now = wanted.borrow_and_update().clone();
-        let settled = inner.carry_out(&key, &now).await;
-        if settled {
-            pause = RETRY_FIRST;
-            if wanted.changed().await.is_err() {
-                return;
+        match inner.carry_out(&key, &now, &wanted).await {
+            Pass::Outdated => {}
+            Pass::Settled => {
+                pause = RETRY_FIRST;
+                if wanted.changed().await.is_err() {
+                    return;
+                }
             }
-        } else {
-            tracing::info!(group = ?key, ?pause, "a group of units is tried again");
-            tokio::select! {
-                changed = wanted.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_LONGEST),
+            Pass::TryAgain => {
+                tracing::info!(group = ?key, ?pause, "a group of units is tried again");
+                tokio::select! {
+                    changed = wanted.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_LONGEST),
+                }
             }
         }
     }
+}
+
+/// How a pass over a group ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Nothing is left that another try could mend.
+    Settled,
+    TryAgain,
+    /// Something else is wanted by now.
+    Outdated,
 }
 
 /// A unit whose files are written and that is still to be started.
@@ -239,6 +257,7 @@ struct Prepared<'a> {
     assignment: &'a UnitAssignment,
     record: Record,
     restart: bool,
+    was_launched: bool,
 }
 
 impl Inner {
@@ -246,12 +265,14 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One pass over a group; true when nothing is left that another try could mend.
-    async fn carry_out(&self, key: &GroupKey, wanted: &Wanted) -> bool {
-        let mut settled = true;
+    /// One pass over a group.
+    async fn carry_out(&self, key: &GroupKey, wanted: &Wanted, newer: &watch::Receiver<Wanted>) -> Pass {
+        let mut settled = Pass::Settled;
         let mut note = |unit: &UnitName, error: &Error| {
             tracing::warn!(unit = %unit, error = chain(error), "a unit is not as it was assigned");
-            settled &= !error.retryable();
+            if error.retryable() {
+                settled = Pass::TryAgain;
+            }
         };
         let mut prepared = Vec::new();
         for (unit, assignment) in wanted {
@@ -272,6 +293,10 @@ impl Inner {
         if let Err(error) = self.reload().await {
             note(&prepared[0].assignment.unit.name, &Error::Systemd(error));
             return settled;
+        }
+        // Fetching may have taken long: what is no longer wanted is not started.
+        if newer.has_changed().unwrap_or(true) {
+            return Pass::Outdated;
         }
         // Sockets, timers and their like first: systemd refuses to start a socket whose service is running.
         prepared.sort_by_key(|unit| unit.assignment.unit.name.kind() == UnitKind::Service);
@@ -337,22 +362,27 @@ impl Inner {
                         return Ok(None);
                     }
                 }
+                // It came back before its stop was through.
+                Phase::Stopping => {}
             }
         }
         if !written {
             files.write(&self.manager.unit_dir)?;
         }
         // The record names what was last started, so a unit whose text is the same is not restarted for a new number.
-        let restart =
-            old.is_some_and(|old| old.hash != files.hash || matches!(old.phase, Phase::Starting { .. }));
+        let restart = old
+            .as_ref()
+            .is_some_and(|old| old.hash != files.hash || matches!(old.phase, Phase::Starting { .. }));
         let record = Record {
             generation: unit.generation,
             release: unit.app.as_ref().map(|(_, number)| *number),
             app: unit.app.as_ref().map(|(project, _)| project.clone()),
+            launched: unit.desired == DesiredState::Launched,
             hash: files.hash,
             phase: Phase::Starting { at: (self.clock)() },
         };
-        Ok(Some(Prepared { assignment, record, restart }))
+        let was_launched = old.is_some_and(|old| old.launched);
+        Ok(Some(Prepared { assignment, record, restart, was_launched }))
     }
 
     async fn start(&self, prepared: &Prepared<'_>) -> Result<(), Error> {
@@ -364,7 +394,10 @@ impl Inner {
         let result = match unit.desired {
             DesiredState::Launched if prepared.restart => self.systemd.restart(&unit.name).await?,
             DesiredState::Launched => self.systemd.start(&unit.name).await?,
-            // Loaded: systemd knows it, and whoever wants it starts it.
+            // Loaded: systemd knows it, and whoever wants it starts it. What we started before is ours to stop.
+            DesiredState::Loaded | DesiredState::Inactive if prepared.was_launched => {
+                self.systemd.stop(&unit.name).await?
+            }
             DesiredState::Loaded | DesiredState::Inactive => bus::JobResult("done".into()),
         };
         record.phase = Phase::Done;
@@ -379,13 +412,18 @@ impl Inner {
         if self.held().get(unit) != Some(key) {
             return Ok(());
         }
-        if self.records.get(unit)?.is_some() {
+        // Noted down first: if we are killed on the way, the unit is not taken for running.
+        if let Some(record) = self.records.get(unit)? {
+            self.records.put(unit, &Record { phase: Phase::Stopping, ..record })?;
+        }
+        // Its files may be there without a record, when it was withdrawn before it was started.
+        if files::any_in(&self.manager.unit_dir, unit)? {
             stop(&self.systemd, unit).await?;
             files::remove(&self.manager.unit_dir, unit)?;
             self.reload().await?;
             self.systemd.reset_failed(unit).await?;
-            self.records.remove(unit)?;
         }
+        self.records.remove(unit)?;
         self.held().remove(unit);
         self.reports.remove(unit);
         Ok(())

@@ -25,7 +25,7 @@ struct Cli {
 enum Command {
     /// Tell stories of a simulated fleet around the real planner, and see whether they end well
     #[command(
-        after_help = "Examples:\n  sealift-lab simulate --seed 17\n  sealift-lab simulate --stories 10000 --known unheard,left-out"
+        after_help = "Examples:\n  sealift-lab simulate --seed 17\n  sealift-lab simulate --stories 10000 --known unheard,late-word"
     )]
     Simulate(SimulateArgs),
     /// Measure something: a table, and the same figures as a last line of JSON
@@ -64,14 +64,8 @@ struct SimulateArgs {
 enum Defect {
     /// A unit moves on at once from a machine that was starting it and had not said so
     Unheard,
-    /// An agent that was killed while it started a unit leaves it out of its first full report
-    LeftOut,
     /// The word that a unit was stopped comes when the machine has been given the unit again
     LateWord,
-    /// An agent starts a unit that was taken from it while it fetched the files
-    LateStart,
-    /// An agent that was killed while it stopped a unit takes it for running when it is given it again
-    HalfStopped,
     /// Units that follow each other in a circle leave one after the other
     Circles,
     /// A unit that follows two others, of which one follows the other, does not leave first
@@ -89,10 +83,7 @@ fn tell(args: &SimulateArgs) -> ExitCode {
     let is_known = |defect| args.known.contains(&defect);
     let known = Known {
         unheard: is_known(Defect::Unheard),
-        left_out: is_known(Defect::LeftOut),
         late_word: is_known(Defect::LateWord),
-        late_start: is_known(Defect::LateStart),
-        half_stopped: is_known(Defect::HalfStopped),
         circles: is_known(Defect::Circles),
         diamonds: is_known(Defect::Diamonds),
     };

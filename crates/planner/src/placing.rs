@@ -93,7 +93,7 @@ impl<'a, 'p> Placing<'a, 'p> {
 
     /// Takes a unit from its machine, after the units that are only there because of it.
     fn unplace(&mut self, name: &'a UnitName, reason: Reason) {
-        for (name, reason) in self.leaving_with(name, reason).into_iter().rev() {
+        for (name, reason) in self.leaving_with(name, reason) {
             if let Some(machine) = self.view.unplace(name) {
                 self.unplaced.insert(name);
                 self.actions.push(Action::Unplace { unit: name.clone(), machine: machine.clone(), reason });
@@ -101,20 +101,24 @@ impl<'a, 'p> Placing<'a, 'p> {
         }
     }
 
-    /// The unit and all that follow it on its machine, by however many steps; each behind the one that it follows.
+    /// The unit and all that follow it on its machine, by however many steps; each before those that it follows, unless
+    /// they follow each other in a circle.
     fn leaving_with(&self, name: &'a UnitName, reason: Reason) -> Vec<(&'a UnitName, Reason)> {
         let machine = self.view.machine_of(name);
-        let mut leaving = vec![(name, reason)];
+        let mut leaving = Vec::new();
         let mut seen = BTreeSet::from([name]);
-        let mut next = 0;
-        while let Some((target, _)) = leaving.get(next) {
+        // Depth first without recursion: a unit leaves when all of its followers have been dealt with.
+        let mut path = vec![(name, reason, self.view.followers(name).iter())];
+        while let Some((target, _, followers)) = path.last_mut() {
             let target: &'a UnitName = target;
-            for follower in self.view.followers(target) {
-                if self.view.machine_of(follower) == machine && seen.insert(follower) {
-                    leaving.push((follower, Reason::Apart { from: target.to_string() }));
+            match followers.next() {
+                Some(follower) if self.view.machine_of(follower) == machine && seen.insert(follower) => {
+                    let reason = Reason::Apart { from: target.to_string() };
+                    path.push((follower, reason, self.view.followers(follower).iter()));
                 }
+                Some(_) => {}
+                None => leaving.extend(path.pop().map(|(name, reason, _)| (name, reason))),
             }
-            next += 1;
         }
         leaving
     }

@@ -71,6 +71,12 @@ fn service_drop_in(package: &Package, folder: &Path) -> String {
     )
 }
 
+/// Whether anything that [`Files::write`] writes is there.
+pub(super) fn any_in(unit_dir: &Path, unit: &UnitName) -> Result<bool, Error> {
+    let there = |path: PathBuf| path.try_exists().map_err(io_error("look for", &path));
+    Ok(there(unit_dir.join(unit.as_str()))? || there(drop_in_path(unit_dir, unit))?)
+}
+
 /// Removes all that [`Files::write`] wrote.
 pub(super) fn remove(unit_dir: &Path, unit: &UnitName) -> Result<(), Error> {
     let drop_in = drop_in_path(unit_dir, unit);

@@ -16,6 +16,9 @@ pub(super) struct Record {
     pub(super) generation: u64,
     pub(super) app: Option<ProjectName>,
     pub(super) release: Option<ReleaseNumber>,
+    /// Whether it was started, and not merely made known to systemd.
+    #[serde(default)]
+    pub(super) launched: bool,
     /// Of the unit file and its drop-in as systemd reads them.
     pub(super) hash: String,
     pub(super) phase: Phase,
@@ -29,6 +32,8 @@ pub(super) enum Phase {
         at: Timestamp,
     },
     Done,
+    /// systemd was about to be told to stop it, for good.
+    Stopping,
 }
 
 /// A folder of records.

@@ -45,7 +45,7 @@ pub(super) struct Held {
     release: Option<u64>,
     pub(super) text: String,
     pub(super) global: bool,
-    /// Carried out and reported; what is not is left out of the reports of a new process.
+    /// Carried out, and neither being started nor being stopped.
     pub(super) done: bool,
     files: bool,
     pub(super) running: bool,
@@ -54,10 +54,6 @@ pub(super) struct Held {
     pub(super) instance: u64,
     /// The machine was out of contact since it started, and has not been told since whether it is to keep it.
     pub(super) stale: bool,
-    /// It was started although it was no longer wanted.
-    pub(super) late: bool,
-    /// It was stopped, and the agent that had it stopped did not live to note it down.
-    pub(super) half_stopped: bool,
     pub(super) job: Option<Job>,
 }
 
@@ -160,8 +156,7 @@ impl Sim {
         agent.words.clear();
         agent.changed.clear();
         agent.gone.clear();
-        let done: Vec<_> =
-            agent.units.iter().filter(|(_, held)| held.done).map(|(name, _)| name.clone()).collect();
+        let done: Vec<_> = agent.units.keys().cloned().collect();
         for name in done {
             agent.word(&name);
         }
@@ -387,6 +382,8 @@ impl Sim {
                 self.set_timer(id, delay, Timer::Fetched { unit: name.clone(), job: number });
             }
             (None, Some(held)) => {
+                // Noted down before the stop, so that an agent that is killed on the way does not take it for running.
+                held.done = false;
                 let most = if held.running { 2_000 } else { 10 };
                 held.job = Some(Job { number, process, doing: Doing::Stop });
                 let delay = self.rng.between(1, most);
@@ -410,6 +407,12 @@ impl Sim {
             }
         };
         let unit = doing;
+        // Fetching may have taken long: what is no longer wanted is not started.
+        let wanted = agent.assigned.as_ref().and_then(|now| now.units.get(name));
+        if wanted != Some(&*unit) {
+            self.next_job(id, name);
+            return;
+        }
         let launched = unit.desired == DesiredState::Launched;
         let starts = launched && (held.text != unit.text || !held.running);
         if starts {
@@ -417,10 +420,8 @@ impl Sim {
             held.failed = false;
             held.global = unit.requirements.global;
             held.stale = !current;
-            held.late = agent.assigned.as_ref().is_none_or(|now| !now.units.contains_key(name));
         }
         held.running = launched;
-        held.half_stopped = false;
         held.text.clone_from(&unit.text);
         (held.done, held.files) = (false, true);
         held.job = Some(Job { number: job, process, doing: Doing::Start(unit) });
@@ -455,7 +456,6 @@ impl Sim {
             }
             Doing::Stop => {
                 (held.running, held.failed) = (false, false);
-                held.half_stopped = true;
             }
         }
         self.set_timer(id, 0, Timer::Report);
@@ -492,8 +492,6 @@ impl Held {
             failed: false,
             instance: 0,
             stale: false,
-            late: false,
-            half_stopped: false,
             job: None,
         }
     }

@@ -56,16 +56,9 @@ pub struct Known {
     /// A unit is taken from a machine that has not yet said a word about it, and is at once given to another, while
     /// the first one is starting it.
     pub unheard: bool,
-    /// An agent that was killed while it started a unit leaves the unit out of its first full report, which reads as
-    /// if it did not have it.
-    pub left_out: bool,
     /// The word that a unit was stopped comes late, when the machine has been given the unit again, and is taken for
     /// the word that it was stopped again.
     pub late_word: bool,
-    /// An agent that fetches a unit's files does not look again whether the unit is still wanted before it starts it.
-    pub late_start: bool,
-    /// An agent that was killed while it stopped a unit, and is given the same unit again, takes it for running.
-    pub half_stopped: bool,
     /// Units that are `MachineOf=` each other in a circle leave their machine one after the other.
     pub circles: bool,
     /// Of units of which one follows two others and one of these the other, the wrong one leaves first.
@@ -76,15 +69,7 @@ impl Known {
     /// All of them.
     #[must_use]
     pub fn all() -> Known {
-        Known {
-            unheard: true,
-            left_out: true,
-            late_word: true,
-            late_start: true,
-            half_stopped: true,
-            circles: true,
-            diamonds: true,
-        }
+        Known { unheard: true, late_word: true, circles: true, diamonds: true }
     }
 }
 
@@ -93,10 +78,7 @@ impl fmt::Display for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = [
             (self.unheard, "unheard"),
-            (self.left_out, "left-out"),
             (self.late_word, "late-word"),
-            (self.late_start, "late-start"),
-            (self.half_stopped, "half-stopped"),
             (self.circles, "circles"),
             (self.diamonds, "diamonds"),
         ];

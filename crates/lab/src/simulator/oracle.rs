@@ -9,7 +9,7 @@ use sealift_planner::invariants::{self, Violation};
 use sealift_planner::{Action, Plan, Snapshot, units_by_machine};
 
 use super::Known;
-use super::agent::{Agent, Held};
+use super::agent::Agent;
 use super::server::Server;
 
 /// What was not as it must be.
@@ -177,7 +177,7 @@ impl Oracle {
                 // A unit that is made global may be on its way to many machines.
                 let global = held.global
                     || server.snapshot.units.get(name).is_some_and(|unit| unit.requirements.global);
-                if global || self.is_excused(server, id, name, held) {
+                if global || self.is_excused(server, id, name) {
                     continue;
                 }
                 if let Some(other) = runs_on.insert(name, id) {
@@ -198,14 +198,11 @@ impl Oracle {
     }
 
     /// Whether a copy of a unit is there by a defect that is known.
-    fn is_excused(&self, server: &Server, id: &MachineId, name: &UnitName, held: &Held) -> bool {
+    fn is_excused(&self, server: &Server, id: &MachineId, name: &UnitName) -> bool {
         let among = |set: &BTreeSet<(MachineId, UnitName)>| {
             !set.is_empty() && set.contains(&(id.clone(), name.clone()))
         };
-        self.known.unheard && among(&server.unheard)
-            || self.known.left_out && among(&server.left_out)
-            || self.known.late_word && among(&server.late_words)
-            || self.known.late_start && held.late
+        self.known.unheard && among(&server.unheard) || self.known.late_word && among(&server.late_words)
     }
 
     /// What is still to be done until the world is as it is wanted; none when it is.
@@ -226,7 +223,7 @@ impl Oracle {
         }
         let by_machine = units_by_machine(&server.snapshot);
         for (id, agent) in agents {
-            if let Some(why) = differs(server, agent, by_machine.get(id)?, self.known) {
+            if let Some(why) = differs(server, agent, by_machine.get(id)?) {
                 return Some(format!("on {}: {why}", id.short()));
             }
         }
@@ -266,7 +263,7 @@ fn is_circle(snapshot: &Snapshot, violation: &Violation) -> bool {
 }
 
 /// How a machine is other than it should be.
-fn differs(server: &Server, agent: &Agent, wanted: &BTreeSet<UnitName>, known: Known) -> Option<String> {
+fn differs(server: &Server, agent: &Agent, wanted: &BTreeSet<UnitName>) -> Option<String> {
     let id = &agent.machine.id;
     if let Some(name) = agent.units.keys().find(|name| !wanted.contains(*name)) {
         return Some(format!("{name} is there and not wanted"));
@@ -279,8 +276,7 @@ fn differs(server: &Server, agent: &Agent, wanted: &BTreeSet<UnitName>, known: K
         if (held.generation, &held.text) != (unit.generation, &unit.text) {
             return Some(format!("{name} is of generation {} and not {}", held.generation, unit.generation));
         }
-        let excused = held.failed || known.half_stopped && held.half_stopped;
-        if !excused && held.running != (unit.desired == DesiredState::Launched) {
+        if !held.failed && held.running != (unit.desired == DesiredState::Launched) {
             return Some(format!("{name} is not {:?}", unit.desired));
         }
         if held.stale {

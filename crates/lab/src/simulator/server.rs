@@ -52,8 +52,6 @@ pub(super) struct Server {
     pub(super) generations: BTreeMap<UnitName, u64>,
     /// Units that were taken from machines which had not said a word about them.
     pub(super) unheard: BTreeSet<(MachineId, UnitName)>,
-    /// Units that a machine runs and that it left out of a full report.
-    pub(super) left_out: BTreeSet<(MachineId, UnitName)>,
     /// Units that a machine runs and that an older word of it says are stopped.
     pub(super) late_words: BTreeSet<(MachineId, UnitName)>,
     pub(super) changed: bool,
@@ -98,8 +96,7 @@ impl Server {
             known.map(|(_, unit)| unit).filter(|unit| !told.contains(unit) && (all || gone.contains(unit)));
         for unit in over.cloned().collect::<Vec<_>>() {
             if holds.contains(&unit) {
-                let known = if all { &mut self.left_out } else { &mut self.late_words };
-                known.insert((machine.clone(), unit.clone()));
+                self.late_words.insert((machine.clone(), unit.clone()));
             }
             self.snapshot.statuses.remove(&(machine.clone(), unit));
         }
@@ -320,7 +317,6 @@ impl Sim {
         let holds = |(id, name): &(MachineId, UnitName)| {
             self.agents.get(id).is_some_and(|agent| agent.units.contains_key(name))
         };
-        self.server.left_out.retain(holds);
         self.server.late_words.retain(holds);
         if !self.server.changed || self.server.away {
             return;
