@@ -76,14 +76,16 @@ impl Logs {
                 }
             };
             let mut text = Vec::new();
+            let mut next = log.next;
             for event in events {
-                if event.seq < log.next {
+                if event.seq < next {
                     continue;
                 }
-                if event.seq > log.next {
+                if event.seq > next {
+                    // Nothing of the batch is taken, so the missing events begin where the file ends.
                     return Err(Error::Gap { next: log.next });
                 }
-                log.next += 1;
+                next += 1;
                 if log.size + (text.len() as u64) < LIMIT {
                     serde_json::to_writer(&mut text, event).map_err(Error::Json)?;
                     text.push(b'\n');
@@ -96,6 +98,7 @@ impl Logs {
                 logs.remove(&key);
                 return Err(failed("write")(source));
             }
+            log.next = next;
             log.size += text.len() as u64;
             if sync {
                 logs.remove(&key);
