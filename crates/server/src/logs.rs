@@ -76,14 +76,16 @@ impl Logs {
                 }
             };
             let mut text = Vec::new();
+            let mut next = log.next;
             for event in events {
-                if event.seq < log.next {
+                if event.seq < next {
                     continue;
                 }
-                if event.seq > log.next {
+                if event.seq > next {
+                    // Nothing of the batch is taken, so the missing events begin where the file ends.
                     return Err(Error::Gap { next: log.next });
                 }
-                log.next += 1;
+                next += 1;
                 if log.size + (text.len() as u64) < LIMIT {
                     serde_json::to_writer(&mut text, event).map_err(Error::Json)?;
                     text.push(b'\n');
@@ -96,6 +98,7 @@ impl Logs {
                 logs.remove(&key);
                 return Err(failed("write")(source));
             }
+            log.next = next;
             log.size += text.len() as u64;
             if sync {
                 logs.remove(&key);
@@ -125,7 +128,10 @@ impl Logs {
         };
         file.seek(SeekFrom::Start(offset)).map_err(failed)?;
         let mut bytes = Vec::new();
-        file.take(limit as u64).read_to_end(&mut bytes).map_err(failed)?;
+        // A line that is longer than the limit is read to its end, or nobody would ever come past it.
+        while (&file).take(limit as u64).read_to_end(&mut bytes).map_err(failed)? > 0
+            && !bytes.contains(&b'\n')
+        {}
         let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let lines = bytes[..end].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let events = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();

@@ -1,13 +1,17 @@
 //! What the API says when it cannot do what was asked: a status, a stable code, a text for people.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::body::{Body, to_bytes};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use sealift_client::api::{Failure, FailureText};
 
 use sealift_model::diagnostic::chain;
 
 use crate::logs;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -102,4 +106,34 @@ impl IntoResponse for Error {
         let failure = Failure { error: FailureText { code: code.into(), message, help } };
         (status, Json(failure)).into_response()
     }
+}
+
+/// Gives refusals that did not come from a handler (a body or path that does not parse, another method) the form that
+/// all refusals have.
+pub(super) async fn in_our_form(response: Response) -> Response {
+    let status = response.status();
+    let refused = status.is_client_error() || status.is_server_error();
+    if !refused || response.headers().get(CONTENT_TYPE) == Some(&JSON) {
+        return response;
+    }
+    let (status, code) = match status {
+        StatusCode::METHOD_NOT_ALLOWED => (status, "method-not-allowed"),
+        StatusCode::PAYLOAD_TOO_LARGE => (status, "too-large"),
+        // Axum tells JSON that is broken from JSON that says the wrong things; to callers it is the same.
+        StatusCode::UNPROCESSABLE_ENTITY => (StatusCode::BAD_REQUEST, "invalid"),
+        status if status.is_client_error() => (status, "invalid"),
+        status => (status, "internal"),
+    };
+    let (mut parts, body) = response.into_parts();
+    // These texts are a line each.
+    let text = to_bytes(body, 64 << 10).await.unwrap_or_default();
+    let message = match String::from_utf8_lossy(&text).trim() {
+        "" => status.to_string(),
+        text => text.to_owned(),
+    };
+    let failure = Failure { error: FailureText { code: code.into(), message, help: None } };
+    parts.status = status;
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.insert(CONTENT_TYPE, JSON);
+    Response::from_parts(parts, Body::from(serde_json::to_vec(&failure).unwrap_or_default()))
 }

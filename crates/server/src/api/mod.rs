@@ -57,7 +57,8 @@ pub(crate) fn router(inner: Arc<Inner>, token: Option<Arc<str>>) -> Router {
         .route("/v1/blobs", post(blobs::write).layer(DefaultBodyLimit::disable()))
         .layer(axum::middleware::from_fn_with_state(token, authorize))
         .route("/healthz", get(|| async { "ok\n" }))
-        .fallback(|| async { Error::NotFound("no such route".into()) });
+        .fallback(|| async { Error::NotFound("no such route".into()) })
+        .layer(axum::middleware::map_response(error::in_our_form));
     router.with_state(inner)
 }
 
