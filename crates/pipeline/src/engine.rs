@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::errors::Error as ApiError;
-use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::exec::{CreateExecOptions, StartExecResults};
 use bollard::models::{
     ContainerCreateBody, CreateImageInfo, ImageConfig, NetworkCreateRequest, ResourcesUlimits,
 };
@@ -22,7 +22,7 @@ use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use rustix::process::{Resource, getrlimit};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::lenient::{self, Container};
 use crate::podman::{self, Service};
@@ -31,6 +31,9 @@ use crate::podman::{self, Service};
 const QUICK: Duration = Duration::from_secs(20);
 /// For calls that make or remove something, on a loaded machine.
 const SLOW: Duration = Duration::from_secs(60);
+/// How long a container that has just ended may be in the way of its own removal, and how often to try.
+const SETTLE: Duration = Duration::from_secs(5);
+const RETRY: Duration = Duration::from_millis(50);
 /// For the first word of an engine that may not be there.
 const PROBE: Duration = Duration::from_secs(3);
 /// How long a pull may say nothing.
@@ -221,8 +224,7 @@ impl Engine {
         gone_is_fine(within(SLOW, what, self.docker.remove_network(name)).await)
     }
 
-    /// Creates and starts a container.
-    pub(crate) async fn start(&self, name: &str, mut body: ContainerCreateBody) -> Result<(), Error> {
+    pub(crate) async fn create(&self, name: &str, mut body: ContainerCreateBody) -> Result<(), Error> {
         if self.inner.podman {
             // Podman asks for more than a process without CAP_SYS_RESOURCE may give to its children, and the
             // container would not start; Docker's own process always may.
@@ -232,10 +234,20 @@ impl Engine {
         body.stop_timeout = Some(0);
         let options = query::CreateContainerOptionsBuilder::default().name(name).build();
         let what = || format!("cannot create container {name}");
-        within(SLOW, what, self.docker.create_container(Some(options), body)).await?;
+        within(SLOW, what, self.docker.create_container(Some(options), body)).await.map(drop)
+    }
+
+    pub(crate) async fn start(&self, name: &str) -> Result<(), Error> {
         let what = || format!("cannot start container {name}");
         let options = None::<query::StartContainerOptions>;
         within(SLOW, what, self.docker.start_container(name, options)).await
+    }
+
+    /// Kills a container and waits for its end; it may be started again.
+    pub(crate) async fn stop(&self, name: &str) -> Result<(), Error> {
+        let options = query::StopContainerOptionsBuilder::default().t(0).build();
+        let what = || format!("cannot stop container {name}");
+        within(SLOW, what, self.docker.stop_container(name, Some(options))).await
     }
 
     pub(crate) async fn inspect(&self, name: &str) -> Result<Container, Error> {
@@ -245,9 +257,17 @@ impl Engine {
 
     /// Kills and removes a container at once, with its anonymous volumes.
     pub(crate) async fn remove(&self, name: &str) -> Result<(), Error> {
-        let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let what = || format!("cannot remove container {name}");
-        gone_is_fine(within(SLOW, what, self.docker.remove_container(name, Some(options))).await)
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let options = query::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            let removed = within(SLOW, what, self.docker.remove_container(name, Some(options))).await;
+            match gone_is_fine(removed) {
+                // Podman refuses it for the moment in which a container that ended by itself is put away.
+                Err(Error::Refused { .. }) if Instant::now() < deadline => sleep(RETRY).await,
+                result => return result,
+            }
+        }
     }
 
     /// Names of the containers and networks that carry a label (`key=value`).
@@ -277,32 +297,19 @@ impl Engine {
         timeout(QUICK, collect).await.unwrap_or_default().trim_end().to_owned()
     }
 
-    /// Starts a command in a running container, its streams attached.
-    pub(crate) async fn attach(&self, container: &str, command: Vec<String>) -> Result<Attached, Error> {
-        let options = CreateExecOptions {
-            attach_stdin: Some(true),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            cmd: Some(command),
-            ..CreateExecOptions::default()
-        };
-        let what = || format!("cannot start a shell in container {container}");
-        let id = within(QUICK, what, self.docker.create_exec(container, options)).await?.id;
-        // The decoder needs room for the largest frame an engine sends, or it reads in small steps.
-        let options = StartExecOptions { output_capacity: Some(64 * 1024), ..StartExecOptions::default() };
-        match within(SLOW, what, self.docker.start_exec(&id, Some(options))).await? {
-            StartExecResults::Attached { output, input } => Ok(Attached { id, output, input }),
-            StartExecResults::Detached => {
-                Err(Error::Refused { what: what(), answer: "it was started detached".to_owned() })
-            }
-        }
-    }
-
-    /// The exit code of an attached command; none while it runs.
-    pub(crate) async fn exit_code(&self, id: &str) -> Result<Option<i64>, Error> {
-        let what = || "cannot inspect the shell".to_owned();
-        let state = within(QUICK, what, self.docker.inspect_exec(id)).await?;
-        Ok(if state.running == Some(true) { None } else { Some(state.exit_code.unwrap_or(-1)) })
+    /// Takes hold of the streams of a container's main process, which need not have been started yet.
+    pub(crate) async fn attach(&self, container: &str) -> Result<Attached, Error> {
+        let options = query::AttachContainerOptionsBuilder::default()
+            .stream(true)
+            .stdin(true)
+            .stdout(true)
+            .stderr(true)
+            // Podman looks for them even where there is no terminal, and lets go in the middle of somebody's value.
+            .detach_keys("")
+            .build();
+        let what = || format!("cannot attach to container {container}");
+        let attached = within(SLOW, what, self.docker.attach_container(container, Some(options))).await?;
+        Ok(Attached { output: attached.output, input: attached.input })
     }
 
     /// Runs a short command in a container and waits for its end; its output is thrown away.
@@ -327,7 +334,8 @@ impl Engine {
             if let StartExecResults::Attached { mut output, .. } = started {
                 while let Some(Ok(_)) = output.next().await {}
             }
-            Ok(self.exit_code(&id).await?.unwrap_or(-1))
+            let ended = within(QUICK, what, self.docker.inspect_exec(&id)).await?;
+            Ok(ended.exit_code.unwrap_or(-1))
         };
         timeout(limit, run).await.map_err(|_| Error::TimedOut { what: what(), limit })?
     }
@@ -364,9 +372,8 @@ impl Pull {
     }
 }
 
-/// A command that runs in a container.
+/// The streams of a container's main process.
 pub(crate) struct Attached {
-    pub(crate) id: String,
     pub(crate) output: BoxStream<'static, Result<bollard::container::LogOutput, ApiError>>,
     pub(crate) input: std::pin::Pin<Box<dyn tokio::io::AsyncWrite + Send>>,
 }

@@ -3,7 +3,7 @@
 //! Guarantees: the same bytes give the same pieces, however they were cut into chunks; at most one line's worth
 //! ([`LIMIT`] and a mark) is held back; nothing is lost, and bytes that are not UTF-8 become U+FFFD.
 //!
-//! A mark is `NONCE end STEP CODE` or `NONCE exit CODE` and a newline. It may start anywhere in a line, because a
+//! A mark is `NONCE end STEP CODE`, `NONCE exit CODE` or `NONCE ready` and a newline. It may start anywhere in a line, because a
 //! step's last line need not end in a newline. The nonce elsewhere (a step that lists processes) is plain text.
 //!
 //! It must not know where the bytes come from.
@@ -22,6 +22,8 @@ pub(crate) enum Mark {
     End { step: usize, code: i32 },
     /// The shell is gone.
     Exit { code: i32 },
+    /// What was asked for is done; what follows comes from a new shell.
+    Ready,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +113,7 @@ fn parse_mark(words: &str) -> Option<Mark> {
     let mark = match words.next()? {
         "end" => Mark::End { step: words.next()?.parse().ok()?, code: words.next()?.parse().ok()? },
         "exit" => Mark::Exit { code: words.next()?.parse().ok()? },
+        "ready" => Mark::Ready,
         _ => return None,
     };
     words.next().is_none().then_some(mark)
@@ -161,12 +164,13 @@ mod tests {
 
     #[test]
     fn finds_marks_anywhere_in_a_line() {
-        let bytes = format!("a\nb{NONCE} end 3 -7\n{NONCE} exit 137\nc\n");
+        let bytes = format!("a\nb{NONCE} end 3 -7\n{NONCE} exit 137\n{NONCE} ready\nc\n");
         let want = [
             text("a", false),
             text("b", true),
             Piece::Mark(Mark::End { step: 3, code: -7 }),
             Piece::Mark(Mark::Exit { code: 137 }),
+            Piece::Mark(Mark::Ready),
             text("c", false),
         ];
         assert_eq!(read(bytes.as_bytes(), &[]), want);
@@ -174,7 +178,12 @@ mod tests {
 
     #[test]
     fn a_nonce_that_is_no_mark_is_text() {
-        for line in [format!("ps {NONCE} sh"), format!("{NONCE} end 1"), format!("{NONCE} exit 1 2")] {
+        for line in [
+            format!("ps {NONCE} sh"),
+            format!("{NONCE} end 1"),
+            format!("{NONCE} exit 1 2"),
+            format!("{NONCE} ready x"),
+        ] {
             assert_eq!(read(format!("{line}\n").as_bytes(), &[]), [text(&line, false)]);
         }
     }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig, ImageConfig};
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ImageConfig};
 use sealift_model::{EventKind, StepOutcome, StepResult};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -30,8 +30,6 @@ use crate::spec::{Outcome, RunSpec};
 
 /// Longest clean-up inside a container.
 const SWEEP: Duration = Duration::from_secs(60);
-/// What the box does besides its steps: nothing, but it ends when told to and leaves no dead children behind.
-const IDLE: &str = "trap 'exit 0' TERM INT; while :; do sleep 86400 & wait $!; done";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -103,7 +101,6 @@ struct StepReport {
 /// The container in which the steps run.
 struct Scene {
     container: String,
-    shell: Vec<String>,
     layout: Layout,
     limits: Limits,
 }
@@ -124,7 +121,10 @@ impl Run {
 
     async fn whole(mut self) -> Result<Outcome, Error> {
         let started = Instant::now();
-        let result = self.begin().await;
+        // Kept until the box is removed: letting go of its input would end the box, and the engine would be busy with
+        // that when it is to remove it.
+        let mut session = None;
+        let result = self.begin(&mut session).await;
         if let Err(error) = self.clean_up().await {
             self.warn(format!("something of the run is left: {}", chain(&error))).await;
         }
@@ -147,7 +147,7 @@ impl Run {
     }
 
     /// Tells what is to come, then does it.
-    async fn begin(&mut self) -> Result<(bool, Option<String>), Error> {
+    async fn begin(&mut self, session: &mut Option<Session>) -> Result<(bool, Option<String>), Error> {
         let name = self.spec.pipeline.clone();
         let found = self.pipeline().cloned();
         let mount = found.as_ref().ok().and_then(|pipeline| pipeline.base_path.clone());
@@ -176,7 +176,7 @@ impl Run {
             .await;
         }
         let (layout, prepared) = self.prepare(&main, &after).await?;
-        self.go(&pipeline, &the_box, image, root, env, layout, prepared).await
+        self.go(&pipeline, &the_box, image, root, env, layout, prepared, session).await
     }
 
     fn pipeline(&self) -> Result<&Pipeline, Error> {
@@ -243,6 +243,7 @@ impl Run {
         mut env: Env,
         layout: Layout,
         prepared: Vec<Prepared>,
+        session: &mut Option<Session>,
     ) -> Result<(bool, Option<String>), Error> {
         let network = self.container_name(None);
         self.check()?;
@@ -254,9 +255,10 @@ impl Run {
         }
         self.check()?;
         let container = self.container_name(Some("box"));
-        self.start_box(the_box, &image, root, &env, &layout, &network, &container, &services).await?;
+        self.create_box(the_box, &image, root, &env, &layout, &network, &container, &services).await?;
         let user = image_config.user.filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
-        if let Some(user) = user {
+        let session = session.insert(Session::open(&self.engine, &container, user.is_none()).await?);
+        if let Some(user) = &user {
             // The tree on this machine belongs to whoever started the run, not to the box's user.
             let user = user.split(':').next().unwrap_or_default().to_owned();
             let give = ["chown", "-R", &user, "/pipeline"].map(str::to_owned);
@@ -266,9 +268,11 @@ impl Run {
             command: self.spec.tuning.command_limit.unwrap_or_else(|| self.config.command_limit()),
             silence: self.spec.tuning.no_response_limit.unwrap_or_else(|| self.config.no_response_limit()),
         };
-        let scene = Scene { container, shell: shell_of(the_box, &env), layout, limits };
-        let result = self.all_steps(&scene, &env, &prepared).await;
-        self.give_back(&scene.container).await;
+        let root = user.is_none();
+        let scene = Scene { container, layout, limits };
+        let result = self.all_steps(&scene, &env, session, &prepared).await;
+        self.give_back(&scene.container, root, session).await;
+
         result
     }
 
@@ -276,21 +280,22 @@ impl Run {
         &mut self,
         scene: &Scene,
         env: &Env,
+        session: &mut Session,
         prepared: &[Prepared],
     ) -> Result<(bool, Option<String>), Error> {
         let (main, after) = prepared.split_at(prepared.partition_point(|step| !step.after));
-        let failed = self.series(scene, env, main, 0).await?;
+        let failed = self.series(scene, env, session, main, 0).await?;
         if after.is_empty() || self.cancel.is_cancelled() {
             return Ok(ending(failed, self.cancel.is_cancelled()));
         }
-        // What the steps left running is not there for the after-steps, as when the reference restarted the box.
-        self.stop_all(&scene.container).await;
         let mut env = env.clone();
         env.set("WERCKER_RESULT", if failed.is_none() { "passed" } else { "failed" });
         let (step, message) = failed.clone().unwrap_or_default();
         env.set("WERCKER_FAILED_STEP_DISPLAY_NAME", step);
         env.set("WERCKER_FAILED_STEP_MESSAGE", message);
-        self.series(scene, &env, after, main.len()).await?;
+        // What the steps left running is not there for the after-steps, as when the reference restarted the box.
+        session.clean_shell(env.entries()).await?;
+        self.series(scene, &env, session, after, main.len()).await?;
         Ok(ending(failed, self.cancel.is_cancelled()))
     }
 
@@ -299,21 +304,18 @@ impl Run {
         &mut self,
         scene: &Scene,
         env: &Env,
+        session: &mut Session,
         steps: &[Prepared],
         first: usize,
     ) -> Result<Option<(String, String)>, Error> {
-        let mut session = None;
         for (number, step) in (first..).zip(steps) {
-            let report = self.step(scene, env, &mut session, number, step).await?;
+            let report = self.step(scene, env, session, number, step).await?;
             if report.outcome != StepOutcome::Passed {
                 return Ok(Some((step.name.clone(), report.message.unwrap_or_default())));
             }
-            if !report.shell_lives {
-                session = None;
-                if number + 1 < first + steps.len() {
-                    let lost = "what it and earlier steps exported is lost to the next";
-                    self.warn(format!("step {} ended the shell: {lost}", step.name)).await;
-                }
+            if !report.shell_lives && number + 1 < first + steps.len() {
+                let lost = "what it and earlier steps exported is lost to the next";
+                self.warn(format!("step {} ended the shell: {lost}", step.name)).await;
             }
         }
         Ok(None)
@@ -323,7 +325,7 @@ impl Run {
         &mut self,
         scene: &Scene,
         env: &Env,
-        session: &mut Option<Session>,
+        session: &mut Session,
         number: usize,
         step: &Prepared,
     ) -> Result<StepReport, Error> {
@@ -366,23 +368,18 @@ impl Run {
         Ok(StepReport { outcome, message: summary, shell_lives })
     }
 
-    /// Runs a step's file in the session, opening one where there is none.
+    /// Runs a step's file in the session, starting a shell where there is none.
     async fn source(
         &self,
         scene: &Scene,
         env: &Env,
-        session: &mut Option<Session>,
+        session: &mut Session,
         number: usize,
         script: &str,
     ) -> Result<StepEnd, Error> {
-        let session = match session {
-            Some(session) => session,
-            None => {
-                let opened =
-                    Session::open(&self.engine, &scene.container, &scene.shell, env.entries()).await?;
-                session.insert(opened)
-            }
-        };
+        if !session.has_shell() {
+            session.shell(env.entries()).await?;
+        }
         Ok(session.step(number, script, scene.limits, &self.cancel, &self.events).await?)
     }
 
@@ -471,7 +468,7 @@ impl Run {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one container, used once")]
-    async fn start_box(
+    async fn create_box(
         &self,
         the_box: &BoxConfig,
         image: &str,
@@ -490,10 +487,12 @@ impl Run {
         if root != "/pipeline/source" {
             binds.push(bind(&layout.source, root, "rw")?);
         }
+        let (entrypoint, cmd) = session::command(&shell_of(the_box, env));
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
-            entrypoint: Some(vec!["/bin/sh".to_owned()]),
-            cmd: Some(vec!["-c".to_owned(), IDLE.to_owned()]),
+            entrypoint: Some(entrypoint),
+            cmd: Some(cmd),
+            open_stdin: Some(true),
             env: Some(env::of_box(the_box, env)),
             labels: Some(self.labels("box")),
             working_dir: Some("/".to_owned()),
@@ -501,35 +500,39 @@ impl Run {
                 binds: Some(binds),
                 network_mode: Some(network.to_owned()),
                 extra_hosts: Some(service::hosts(services)),
+                // We hear all of it; nobody is to write it to a disk as well.
+                log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()
         };
-        Ok(self.engine.start(container, body).await?)
-    }
-
-    /// Ends everything that runs in the box, but not the box.
-    async fn stop_all(&self, container: &str) {
-        let kill = ["/bin/sh", "-c", "kill -9 -1"].map(str::to_owned);
-        if let Err(error) = self.engine.command(container, Some("0"), &kill, SWEEP).await {
-            tracing::debug!(%error, "cannot stop what runs in the box");
-        }
+        Ok(self.engine.create(container, body).await?)
     }
 
     /// Files that root in the box made belong to root on this machine as well; hand them to the user we are, so that
-    /// they can be read and removed.
-    async fn give_back(&self, container: &str) {
+    /// they can be read and removed. The session can do that if the box's user is root.
+    async fn give_back(&self, container: &str, root: bool, session: &mut Session) {
         if rustix::process::geteuid().is_root() {
             return;
         }
-        self.stop_all(container).await;
         let (uid, gid) = if self.engine.rootless() {
             (0, 0)
         } else {
             (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
         };
-        let give = ["chown", "-R", &format!("{uid}:{gid}"), "/pipeline"].map(str::to_owned);
-        match self.engine.command(container, Some("0"), &give, SWEEP).await {
+        let owner = format!("{uid}:{gid}");
+        if root {
+            match session.give_back(&owner).await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(%error, "cannot hand the files back by the session"),
+            }
+        }
+        let give = format!("kill -9 -1; chown -R {owner} /pipeline");
+        match self
+            .engine
+            .command(container, Some("0"), &["/bin/sh", "-c", &give].map(str::to_owned), SWEEP)
+            .await
+        {
             Ok(0) => {}
             Ok(code) => tracing::debug!(code, "cannot hand the files back"),
             Err(error) => tracing::debug!(%error, "cannot hand the files back"),

@@ -103,7 +103,8 @@ pub(crate) async fn start(
         }),
         ..ContainerCreateBody::default()
     };
-    engine.start(&place.container, body).await?;
+    engine.create(&place.container, body).await?;
+    engine.start(&place.container).await?;
     let ports = ports(config, image_config);
     let state = engine.inspect(&place.container).await?;
     let Some(address) = state.address(place.network) else {

@@ -1,10 +1,13 @@
 //! One shell in a container, fed step by step: what a step exports, the next one sees.
 //!
-//! A small supervisor starts the shell and listens on a fifo in a directory that the container can only read. The
-//! shell writes `end STEP CODE` there after each step, the supervisor itself writes `exit CODE` when the shell has
-//! gone, and repeats both, behind a secret nonce, on the two streams that the steps write to. So the order of output
-//! and end is kept, and a step can neither close the way its end is told by nor lose its real exit code, be it by
-//! `exit`, `set -e`, `exec` or `kill`.
+//! The box's main process is a small supervisor, whose streams are attached; no `exec` is needed. It starts a shell
+//! when told to and listens on a fifo in a directory that the container can only read. The shell writes `end STEP CODE`
+//! there after each step, the supervisor itself writes `exit CODE` when the shell has gone, and repeats both, behind a
+//! secret nonce, on the two streams that the steps write to. So the order of output and end is kept, and a step can
+//! neither close the way its end is told by nor lose its real exit code, be it by `exit`, `set -e`, `exec` or `kill`.
+//!
+//! The supervisor reads the same input as the shell, whenever there is no shell; it does what stands behind the nonce
+//! and skips all else, which a shell that is gone has left unread. If it is killed, the box ends with its code.
 //!
 //! Guarantees: a step's end is told once; its output is told first and whole; the memory used does not depend on
 //! how much a step writes; a step is left alone no longer than its limits.
@@ -34,22 +37,55 @@ pub(crate) const REPORT: &str = "report";
 const WRITE: Duration = Duration::from_secs(20);
 /// How often a silent session is looked at: its supervisor may have been killed while others hold its streams.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long a shell may take to go, or a new one to come.
+const CHANGE: Duration = Duration::from_secs(10);
+/// How long it may take to hand all files back.
+const OWN: Duration = Duration::from_secs(60);
 /// Words of the supervisor fit in a pipe's atomic write. A step may have made the stream non-blocking for all who
 /// share it, so a write is tried until it is done. Its own complaints go nowhere: they are no output of a step.
+///
+/// The first process only waits: nobody in the box can kill that one, so it lives to hand on the code of a supervisor
+/// that was killed. The shell is not put in the background, where it would be deaf to interrupts for ever.
+///
+/// Sweeping is done when nobody is left to kill; what has been killed counts until the first process has taken note,
+/// so it is tried more than once, though not for ever.
 const SUPERVISOR: &str = r#"
-IFS= read -r nonce || exit 125
 exec 4>&2 2>/dev/null
+(
+IFS= read -r nonce || exit 125
+say() {
+  until printf '%s %s\n' "$nonce" "$1"; do sleep 1; done
+  until printf '%s %s\n' "$nonce" "$1" >&4; do sleep 1; done
+}
 tell() {
   while IFS= read -r line; do
-    until printf '%s %s\n' "$nonce" "$line"; do sleep 1; done
-    until printf '%s %s\n' "$nonce" "$line" >&4; do sleep 1; done
+    say "$line"
     case $line in exit*) return;; esac
   done
 }
-tell <>/sealift/report &
-(exec "$@" 2>&4 4>&-)
-echo "exit $?" >/sealift/report
-wait
+sweep() {
+  tries=0
+  while kill -9 -1 && [ $tries -lt 1000 ]; do tries=$((tries + 1)); done
+}
+told() {
+  while IFS= read -r line; do
+    case $line in
+      "$nonce shell") return;;
+      "$nonce sweep") sweep; return;;
+      "$nonce own "*) sweep; chown -R "${line#"$nonce own "}" /pipeline; say ready;;
+    esac
+  done
+  exit 0
+}
+while told; do
+  say ready
+  tell <>/sealift/report &
+  (exec "$@" 2>&4 4>&-)
+  echo "exit $?" >/sealift/report
+  wait
+done
+)
+exit $?
 "#;
 const DEFAULT_SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec /bin/sh";
 
@@ -59,6 +95,8 @@ pub enum Error {
     Engine(#[from] engine::Error),
     #[error("the shell does not take its commands")]
     Write(#[source] std::io::Error),
+    #[error("the box has ended, or does not answer")]
+    Gone,
     #[error("no random numbers for the session")]
     Random(#[source] std::io::Error),
 }
@@ -85,39 +123,145 @@ pub(crate) enum StepEnd {
     Cancelled,
 }
 
+/// What there is to write to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The supervisor waits to be told.
+    Waiting,
+    /// A shell waits for a step.
+    Shell,
+    /// A step that does not end, or nobody at all.
+    Lost,
+}
+
 pub(crate) struct Session {
     engine: Engine,
+    container: String,
+    /// Whether the box's user may end every process in it.
+    root: bool,
+    nonce: String,
     shell: Attached,
     readers: [LineReader; 2],
+    state: State,
+}
+
+/// The entrypoint and the command of a box. `shell` is the shell to use; if empty, bash where the box has it, else sh.
+pub(crate) fn command(shell: &[String]) -> (Vec<String>, Vec<String>) {
+    let mut command = ["-c", SUPERVISOR, "sealift"].map(str::to_owned).to_vec();
+    if shell.is_empty() {
+        command.extend(["/bin/sh", "-c", DEFAULT_SHELL].map(str::to_owned));
+    } else {
+        command.extend(shell.iter().cloned());
+    }
+    (vec!["/bin/sh".to_owned()], command)
 }
 
 impl Session {
-    /// Starts a shell in `container` with `env` exported. `command` is the shell to use; if empty, bash where the box
-    /// has it, else sh.
-    pub(crate) async fn open(
-        engine: &Engine,
-        container: &str,
-        command: &[String],
-        env: &[(String, String)],
-    ) -> Result<Session, Error> {
-        let mut argv: Vec<String> = ["/bin/sh", "-c", SUPERVISOR, "sealift"].map(str::to_owned).to_vec();
-        if command.is_empty() {
-            argv.extend(["/bin/sh", "-c", DEFAULT_SHELL].map(str::to_owned));
-        } else {
-            argv.extend(command.iter().cloned());
-        }
+    /// Starts a container that was made with [`command`]. `root` says whether its user is root.
+    pub(crate) async fn open(engine: &Engine, container: &str, root: bool) -> Result<Session, Error> {
         let nonce = nonce()?;
-        let shell = engine.attach(container, argv).await?;
+        // Before it starts, so that no word of it can be lost.
+        let shell = engine.attach(container).await?;
+        engine.start(container).await?;
         let readers = [LineReader::new(&nonce), LineReader::new(&nonce)];
-        let mut session = Session { engine: engine.clone(), shell, readers };
+        let (engine, container) = (engine.clone(), container.to_owned());
+        let mut session = Session { engine, container, root, nonce, shell, readers, state: State::Waiting };
+        session.write(&format!("{}\n", session.nonce)).await?;
+        Ok(session)
+    }
+
+    /// Whether a step can be run; if not, [`Session::shell`] makes it so.
+    pub(crate) fn has_shell(&self) -> bool {
+        self.state == State::Shell
+    }
+
+    /// Starts a shell with `env` exported.
+    pub(crate) async fn shell(&mut self, env: &[(String, String)]) -> Result<(), Error> {
+        self.start_shell("shell", env).await
+    }
+
+    /// Ends everything that runs in the box and starts a shell with `env` exported.
+    pub(crate) async fn clean_shell(&mut self, env: &[(String, String)]) -> Result<(), Error> {
+        if self.root && self.end_shell().await && self.start_shell("sweep", env).await.is_ok() {
+            return Ok(());
+        }
+        self.restart().await?;
+        self.shell(env).await
+    }
+
+    /// Ends everything that runs in the box and hands the files to `owner`, which only root can. No step can be run
+    /// afterwards.
+    pub(crate) async fn give_back(&mut self, owner: &str) -> Result<(), Error> {
+        if !self.end_shell().await {
+            self.restart().await?;
+        }
+        let order = format!("\n{} own {owner}\n", self.nonce);
+        self.write(&order).await?;
+        self.ready(OWN).await
+    }
+
+    async fn start_shell(&mut self, order: &str, env: &[(String, String)]) -> Result<(), Error> {
         // By the shell's input and not in the container's description: values may be secret.
-        let mut greeting = format!("{nonce}\n");
+        let mut greeting = format!("\n{} {order}\n", self.nonce);
         for (name, value) in env {
             greeting.push_str(&format!("export {name}={}\n", shell::quote(value)));
         }
         greeting.push_str(&format!(". {CONTROL}/init.sh\n"));
-        session.write(&greeting).await?;
-        Ok(session)
+        self.state = State::Lost;
+        self.write(&greeting).await?;
+        self.ready(CHANGE).await?;
+        self.state = State::Shell;
+        Ok(())
+    }
+
+    /// Ends the shell, if there is one; whether the supervisor listens now.
+    async fn end_shell(&mut self) -> bool {
+        if self.state == State::Shell {
+            self.state = State::Lost;
+            // A kill, so that no trap of a step runs where nobody listens.
+            let ended = self.write("command kill -9 $$\n").await.is_ok()
+                && self.skip(CHANGE, |mark| matches!(mark, Mark::Exit { .. })).await.is_ok();
+            if ended {
+                self.state = State::Waiting;
+            }
+        }
+        self.state == State::Waiting
+    }
+
+    /// Ends the container and starts it again.
+    async fn restart(&mut self) -> Result<(), Error> {
+        self.state = State::Lost;
+        self.engine.stop(&self.container).await?;
+        *self = Session::open(&self.engine, &self.container, self.root).await?;
+        Ok(())
+    }
+
+    async fn ready(&mut self, limit: Duration) -> Result<(), Error> {
+        self.skip(limit, |mark| mark == Mark::Ready).await
+    }
+
+    /// Reads both streams up to a mark. What comes before it belongs to no step any more.
+    async fn skip(&mut self, limit: Duration, wanted: impl Fn(Mark) -> bool) -> Result<(), Error> {
+        let read = async {
+            let mut seen = [false; 2];
+            let mut pieces = Vec::new();
+            while seen != [true; 2] {
+                let (index, bytes) = match self.shell.output.next().await {
+                    Some(Ok(LogOutput::StdOut { message })) => (0, message),
+                    Some(Ok(LogOutput::StdErr { message })) => (1, message),
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => return Err(Error::Gone),
+                };
+                self.readers[index].push(&bytes, &mut pieces);
+                let mut marks = pieces.drain(..).filter_map(|piece| match piece {
+                    Piece::Mark(mark) => Some(mark),
+                    Piece::Text { .. } => None,
+                });
+                seen[index] |= marks.any(&wanted);
+            }
+            Ok(())
+        };
+        timeout(limit, read).await.unwrap_or(Err(Error::Gone))
     }
 
     /// Sources `script` (a path in the container) as step number `step`, and tells its output to `events`.
@@ -129,6 +273,21 @@ impl Session {
         cancel: &CancellationToken,
         events: &Events,
     ) -> Result<StepEnd, Error> {
+        self.state = State::Lost;
+        let (end, state) = self.run(step, script, limits, cancel, events).await?;
+        self.state = state;
+        Ok(end)
+    }
+
+    /// The step's end, and what there is after it.
+    async fn run(
+        &mut self,
+        step: usize,
+        script: &str,
+        limits: Limits,
+        cancel: &CancellationToken,
+        events: &Events,
+    ) -> Result<(StepEnd, State), Error> {
         // Whatever the step does to its first three descriptors by `exec` ends with it: they are put back from 8
         // and 9, which it cannot see. Tracing ends with it too, or our own lines would show.
         let commands = format!(
@@ -153,19 +312,19 @@ impl Session {
                 biased;
                 () = cancel.cancelled() => {
                     self.flush(step, events).await;
-                    return Ok(StepEnd::Cancelled);
+                    return Ok((StepEnd::Cancelled, State::Lost));
                 }
                 next = self.shell.output.next() => next,
                 () = sleep_until(hard.min(silent)) => {
                     self.flush(step, events).await;
-                    return Ok(StepEnd::TimedOut { silent: silent < hard });
+                    return Ok((StepEnd::TimedOut { silent: silent < hard }, State::Lost));
                 }
                 () = sleep_until(look) => {
                     looked = Instant::now();
-                    if self.engine.exit_code(&self.shell.id).await?.is_none() {
+                    if self.engine.inspect(&self.container).await?.state.running {
                         continue;
                     }
-                    // Gone without a word. What it wrote may still be on its way.
+                    // Gone without a word. What was written may still be on its way.
                     timeout(LOOK, self.shell.output.next()).await.unwrap_or_default()
                 }
             };
@@ -198,24 +357,26 @@ impl Session {
         }
     }
 
-    /// The streams have ended without a word of the supervisor: it was killed as well, the engine knows its code.
+    /// The streams have ended without a word of the supervisor: it was killed as well, and the box ended with its code.
     async fn lost(
         &mut self,
         written: Result<(), Error>,
         step: usize,
         events: &Events,
-    ) -> Result<StepEnd, Error> {
+    ) -> Result<(StepEnd, State), Error> {
         self.flush(step, events).await;
         let deadline = Instant::now() + LOOK;
         loop {
-            if let Some(code) = self.engine.exit_code(&self.shell.id).await? {
-                let code = i32::try_from(code).unwrap_or(-1);
+            let state = self.engine.inspect(&self.container).await?.state;
+            if !state.running {
+                let code = i32::try_from(state.exit_code).unwrap_or(-1);
                 // A supervisor that went away has not passed anything, whatever code it had.
-                return Ok(StepEnd::Code { code: if code == 0 { -1 } else { code }, shell_lives: false });
+                let code = if code == 0 { -1 } else { code };
+                return Ok((StepEnd::Code { code, shell_lives: false }, State::Lost));
             }
             if Instant::now() > deadline {
                 written?;
-                return Ok(StepEnd::Code { code: -1, shell_lives: false });
+                return Ok((StepEnd::Code { code: -1, shell_lives: false }, State::Lost));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -252,17 +413,20 @@ fn concerns(mark: Mark, step: usize) -> bool {
     match mark {
         Mark::End { step: ended, .. } => ended == step,
         Mark::Exit { .. } => true,
+        Mark::Ready => false,
     }
 }
 
-fn end_of(out: Mark, err: Mark) -> StepEnd {
-    match (out, err) {
+fn end_of(out: Mark, err: Mark) -> (StepEnd, State) {
+    let code = match (out, err) {
         // If the shell died right behind the step's end, the step had ended.
-        (Mark::End { code, .. }, Mark::End { .. }) => StepEnd::Code { code, shell_lives: true },
-        (Mark::End { code, .. }, Mark::Exit { .. })
-        | (Mark::Exit { .. }, Mark::End { code, .. })
-        | (Mark::Exit { code }, Mark::Exit { .. }) => StepEnd::Code { code, shell_lives: false },
-    }
+        (Mark::End { code, .. }, Mark::End { .. }) => {
+            return (StepEnd::Code { code, shell_lives: true }, State::Shell);
+        }
+        (Mark::End { code, .. }, _) | (_, Mark::End { code, .. }) | (Mark::Exit { code }, _) => code,
+        (Mark::Ready, _) => -1,
+    };
+    (StepEnd::Code { code, shell_lives: false }, State::Waiting)
 }
 
 /// 128 bits as 32 hex digits.

@@ -269,7 +269,7 @@ impl Job {
         assert_eq!(
             remove_leftovers(engine, Leftovers::Run(&key)).await.unwrap(),
             0,
-            "something was left of {key}"
+            "something was left of {key}: {events:#?}"
         );
         assert!(!self.dir.path().join("work/control").is_dir(), "the control directory is still there");
         Ran { result, events, took, dir: self.dir }
