@@ -22,7 +22,13 @@ use systemd::launch::{self, Surroundings};
 /// # Errors
 /// When systemd or the disk says no.
 pub async fn remove_all(state_dir: &Path, around: &Surroundings) -> Result<usize, Error> {
-    let (manager, systemd) = launch::connect(around).await?;
+    let (manager, systemd) = match launch::connect_running(around).await {
+        // Its units ended with it; what was noted down of them is of no use.
+        Err(launch::Error::NotRunning(_)) => {
+            return units::forget_all(state_dir.join("units")).map_err(Error::Units);
+        }
+        connected => connected?,
+    };
     let count = units::remove_all(&manager, &systemd, state_dir.join("units")).await.map_err(Error::Units)?;
     if manager.scope == Scope::Private {
         launch::end_private(&around.private_dir, &systemd).await?;

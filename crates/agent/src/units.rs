@@ -39,6 +39,8 @@ pub enum Error {
     Altered(UnitName),
     #[error("{unit} is assigned without the package of its app {app}")]
     NoPackage { unit: UnitName, app: ProjectName },
+    #[error("{unit} is the machine's own already, from {}; give yours another name", file.display())]
+    NotOurs { unit: UnitName, file: PathBuf },
     #[error("cannot {action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("the record {} is not understood", path.display())]
@@ -57,9 +59,11 @@ impl Error {
             Error::Systemd(error) => {
                 !matches!(error, bus::Error::Call { source: zbus::Error::MethodError(..), .. })
             }
-            Error::Altered(_) | Error::NoPackage { .. } | Error::BadRecord { .. } | Error::Job { .. } => {
-                false
-            }
+            Error::Altered(_)
+            | Error::NoPackage { .. }
+            | Error::NotOurs { .. }
+            | Error::BadRecord { .. }
+            | Error::Job { .. } => false,
         }
     }
 }
@@ -342,6 +346,11 @@ impl Inner {
         }
         let files = files::Files::of(unit, assignment.package.as_ref(), folder.as_deref());
         let old = self.records.get(&unit.name)?;
+        // The machine's own unit of that name is neither taken over nor, later, removed.
+        let ours = self.manager.unit_dir.join(unit.name.as_str());
+        if let Some(file) = self.systemd.fragment(&unit.name).await?.filter(|file| *file != ours) {
+            return Err(Error::NotOurs { unit: unit.name.clone(), file });
+        }
         let written = files.are_in(&self.manager.unit_dir)?;
         if let Some(old) = &old
             && old.generation == unit.generation
@@ -517,6 +526,17 @@ pub async fn remove_all(manager: &Manager, systemd: &Systemd, state_dir: PathBuf
         systemd.reset_failed(unit).await?;
         records.remove(unit)?;
     }
+    Ok(all.len())
+}
+
+/// Removes the records of units whose systemd is gone; gives their number.
+///
+/// # Errors
+/// When the disk says no.
+pub fn forget_all(state_dir: PathBuf) -> Result<usize, Error> {
+    let records = Records::open(state_dir)?;
+    let all = records.all()?;
+    all.keys().try_for_each(|unit| records.remove(unit))?;
     Ok(all.len())
 }
 

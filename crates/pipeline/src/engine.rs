@@ -145,11 +145,14 @@ impl Engine {
 
     async fn probe(address: &str, service: Option<Service>) -> Result<Engine, String> {
         let limit = SLOW.as_secs();
+        let mut peer = None;
         let docker = match address.strip_prefix("unix://") {
             // Connecting says clearly whether there is a socket, whether we may use it, and whether somebody listens.
             Some(path) => {
                 let connected = timeout(PROBE, tokio::net::UnixStream::connect(path)).await;
-                connected.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
+                let stream =
+                    connected.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
+                peer = stream.peer_cred().ok().map(|peer| peer.uid());
                 Docker::connect_with_unix(path, limit, API_DEFAULT_VERSION)
             }
             None => Docker::connect_with_http(address, limit, API_DEFAULT_VERSION),
@@ -163,7 +166,9 @@ impl Engine {
             .map_err(|_| "does not answer".to_owned())?
             .map_err(|e| e.to_string())?;
         let podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
-        let rootless = info.security_options.iter().flatten().any(|option| option.contains("rootless"));
+        // Podman 4.3 does not say so; whose process it is does.
+        let rootless = info.security_options.iter().flatten().any(|option| option.contains("rootless"))
+            || podman && peer.is_some_and(|uid| uid != 0);
         let kind = if podman { "Podman" } else { "Docker" };
         let name = format!("{kind} {}", version.version.unwrap_or_default());
         tracing::debug!(address, name, rootless, "container engine");

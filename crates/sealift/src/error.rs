@@ -59,6 +59,9 @@ impl Error {
 
     fn help(&self) -> Option<String> {
         match self {
+            Error::NoServer { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("it is another user's; ask as that user".into())
+            }
             Error::NoServer { .. } => {
                 Some("start one with: sealift dev   (or name another with --server or SEALIFT_SERVER)".into())
             }

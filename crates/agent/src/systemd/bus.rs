@@ -212,6 +212,18 @@ impl Systemd {
         })
     }
 
+    /// The file that systemd read the unit from; none for a unit that it knows of no file for.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked.
+    pub async fn fragment(&self, unit: &UnitName) -> Result<Option<PathBuf>, Error> {
+        // Asking loads a unit that has a file and that nothing has needed so far.
+        let path: OwnedObjectPath = self.call(ROOT, MANAGER, "LoadUnit", &(unit.as_str(),)).await?;
+        let file: Option<String> =
+            self.property(path.as_str(), "org.freedesktop.systemd1.Unit", "FragmentPath").await?;
+        Ok(file.filter(|file| !file.is_empty()).map(PathBuf::from))
+    }
+
     /// When the unit last began to start, if it ever did.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! matters: it and its units go on when we are killed, and the next start finds it again by its socket.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub enum Error {
     NotInstalled { looked_at: PathBuf },
     #[error(
         "no systemd user manager answers at {}; log in as this user through a login manager or ssh, \
-         or keep one running with: loginctl enable-linger (on Debian it needs the package dbus-user-session)", socket.display()
+         or keep one running with: loginctl enable-linger (on Debian it needs the packages dbus-user-session and libpam-systemd)", socket.display()
     )]
     NoUserManager { socket: PathBuf, source: bus::Error },
     #[error("the path {} is longer than the {SOCKET_PATH_LIMIT} bytes a socket may have; use a shorter --state-dir", path.display())]
@@ -91,10 +91,30 @@ pub enum Error {
     NotRoot { said: String },
     #[error("a private systemd was started but did not answer within {} s (on Debian it needs the packages dbus and dbus-user-session): {said}", START_TIMEOUT.as_secs())]
     Silent { said: String, source: bus::Error },
+    #[error("the private systemd does not run")]
+    NotRunning(#[source] bus::Error),
     #[error("the private systemd in {} was asked to end but has not", dir.display())]
     StillThere { dir: PathBuf },
-    #[error("cannot reach the machine's systemd")]
+    #[error("cannot reach the machine's systemd (on Debian it needs the package dbus)")]
     System(#[source] bus::Error),
+}
+
+/// The private manager of these surroundings if it runs, else the machine's or the user's; none is started.
+///
+/// # Errors
+/// As [`connect`]; [`Error::NotRunning`] for a private manager that is not there.
+pub async fn connect_running(around: &Surroundings) -> Result<(Manager, Systemd), Error> {
+    if is_private(around) {
+        let manager = private(&around.private_dir)?;
+        let systemd = Systemd::connect(&manager.socket).await.map_err(Error::NotRunning)?;
+        return Ok((manager, systemd));
+    }
+    connect(around).await
+}
+
+fn is_private(around: &Surroundings) -> bool {
+    let booted = std::fs::symlink_metadata("/run/systemd/system").is_ok_and(|found| found.is_dir());
+    around.force_private || !booted
 }
 
 /// Finds the manager for these surroundings, starts a private one if need be, and connects.
@@ -102,8 +122,7 @@ pub enum Error {
 /// # Errors
 /// When there is none; the message says what to do.
 pub async fn connect(around: &Surroundings) -> Result<(Manager, Systemd), Error> {
-    let booted = std::fs::symlink_metadata("/run/systemd/system").is_ok_and(|found| found.is_dir());
-    if booted && !around.force_private {
+    if !is_private(around) {
         if around.is_root {
             let manager = Manager {
                 scope: Scope::System,
@@ -113,8 +132,10 @@ pub async fn connect(around: &Surroundings) -> Result<(Manager, Systemd), Error>
             let systemd = Systemd::connect(&manager.socket).await.map_err(Error::System)?;
             return Ok((manager, systemd));
         }
-        let runtime =
-            around.runtime_dir.clone().unwrap_or_else(|| format!("/run/user/{}", around.uid).into());
+        // Whoever came by su may have the variable of somebody else.
+        let own = |dir: &PathBuf| std::fs::metadata(dir).is_ok_and(|found| found.uid() == around.uid);
+        let runtime = around.runtime_dir.clone().filter(own);
+        let runtime = runtime.unwrap_or_else(|| format!("/run/user/{}", around.uid).into());
         let manager = Manager {
             scope: Scope::User,
             socket: runtime.join("bus"),
@@ -262,6 +283,8 @@ async fn launch(dir: &Path, socket: &Path, is_root: bool) -> Result<Systemd, Err
                 return Ok(systemd);
             }
             Err(source) if tokio::time::Instant::now() >= deadline => {
+                // Nobody would ever find it again.
+                child.kill().await.ok();
                 return Err(Error::Silent { said: said(), source });
             }
             Err(_) => {}

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sealift_agent::systemd::launch::Surroundings;
 use sealift_agent::{Agent, Options as AgentOptions};
 use sealift_client::{Address, Client};
+use sealift_model::diagnostic::chain;
 use sealift_model::{Machine, SessionId};
 use sealift_pipeline::EngineOptions;
 use sealift_server::{Options as ServerOptions, Server};
@@ -30,6 +31,8 @@ const MACHINE_TTL: Duration = Duration::from_secs(10);
 const SOCKET_PATH_LIMIT: usize = 107;
 /// Below the state directory: where a podman service has its socket.
 const ENGINE_DIR: &str = "engine";
+/// Between two tries to find systemd again.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How long `--down` waits for the server to end.
 const DOWN_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -73,17 +76,20 @@ pub(super) async fn dev(args: DevArgs, global: &Global) -> Result<ExitCode, Erro
         run_slots: args.run_slots,
         extra: serde_json::Map::default(),
     };
-    let make_agent = || {
-        Agent::build(AgentOptions {
-            machine: machine.clone(),
-            client: Client::new(Address::Unix(socket.clone()), None),
-            state_dir: root.join("agent"),
-            trusted: trusted.clone(),
-            surroundings: surroundings(&root, args.private_systemd),
-            engine: engine_options(&root),
-            clock: Arc::new(now),
-            sessions: Arc::new(new_session),
-        })
+    let make_agent = {
+        let (socket, root) = (socket.clone(), root.clone());
+        move || {
+            Agent::build(AgentOptions {
+                machine: machine.clone(),
+                client: Client::new(Address::Unix(socket.clone()), None),
+                state_dir: root.join("agent"),
+                trusted: trusted.clone(),
+                surroundings: surroundings(&root, args.private_systemd),
+                engine: engine_options(&root),
+                clock: Arc::new(now),
+                sessions: Arc::new(new_session),
+            })
+        }
     };
     let agent = make_agent().await?;
     announce(global, &agent, &socket, tcp_address)?;
@@ -98,15 +104,14 @@ pub(super) async fn dev(args: DevArgs, global: &Global) -> Result<ExitCode, Erro
                 .map(|()| ExitCode::SUCCESS).map_err(Error::from),
             ended = &mut agent => {
                 // systemd hung up, as it does when it or its bus is restarted: connect anew.
-                tracing::warn!(?ended, "the agent starts again");
-                let again = loop {
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                    match make_agent().await {
-                        Ok(again) => break again,
-                        Err(error) => tracing::warn!(%error, "the agent cannot start"),
-                    }
+                let why = match ended {
+                    Ok(Ok(())) => "it ended".to_owned(),
+                    Ok(Err(error)) => chain(&error),
+                    Err(error) => chain(&error),
                 };
-                agent = tokio::spawn(again.run(shutdown.clone()));
+                tracing::warn!(why, "the agent starts again");
+                let again = again(make_agent.clone(), shutdown.clone());
+                agent = tokio::spawn(again);
             }
         }
     }
@@ -120,6 +125,30 @@ pub(super) async fn dev(args: DevArgs, global: &Global) -> Result<ExitCode, Erro
             .line("stopped; units go on running (sealift dev --down stops them too)")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An agent in place of one that lost its systemd, as soon as there is one to talk to.
+async fn again<F>(make: impl Fn() -> F, shutdown: CancellationToken) -> Result<(), sealift_agent::Error>
+where
+    F: Future<Output = Result<Agent, sealift_agent::Error>>,
+{
+    let mut said = String::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+        match make().await {
+            Ok(agent) => return agent.run(shutdown).await,
+            Err(error) => {
+                let now = chain(&error);
+                if now != said {
+                    tracing::warn!(error = now, "the agent cannot start; trying on");
+                    said = now;
+                }
+            }
+        }
+    }
 }
 
 fn announce(global: &Global, agent: &Agent, socket: &Path, tcp: Option<SocketAddr>) -> Result<(), Error> {
@@ -201,8 +230,9 @@ async fn down(args: &DevArgs, root: &Path, global: &Global) -> Result<ExitCode, 
     };
     let mut server_stopped = false;
     if let Some(pid) = state_dir::holder(&root)? {
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .map_err(|error| Error::plain(format!("cannot stop process {pid:?}: {error}")))?;
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).map_err(|error| {
+            Error::plain(format!("cannot stop process {}: {error}", pid.as_raw_nonzero()))
+        })?;
         let gone = async {
             while state_dir::holder(&root)?.is_some() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -211,7 +241,12 @@ async fn down(args: &DevArgs, root: &Path, global: &Global) -> Result<ExitCode, 
         };
         match tokio::time::timeout(DOWN_PATIENCE, gone).await {
             Ok(outcome) => outcome?,
-            Err(_) => return Err(Error::plain(format!("process {pid:?} was asked to stop but has not"))),
+            Err(_) => {
+                return Err(Error::plain(format!(
+                    "process {} was asked to stop but has not",
+                    pid.as_raw_nonzero()
+                )));
+            }
         }
         server_stopped = true;
     }

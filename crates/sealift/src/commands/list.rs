@@ -132,7 +132,11 @@ pub(super) async fn units(global: &Global) -> Result<ExitCode, Error> {
                 name(machine),
                 active.as_str().unwrap_or("-").to_owned(),
                 status.sub.clone(),
-                status.error.clone().unwrap_or_else(dash),
+                status
+                    .error
+                    .clone()
+                    .or(status.result.clone().filter(|result| result != "success"))
+                    .unwrap_or_else(dash),
             ]);
         }
     }

@@ -90,9 +90,10 @@ pub(super) async fn wait_until_up(
                 format!("release {number} came after; see sealift status")
             }
             AppPhase::Running => format!("{app} runs release {number} after {}", seconds(began.elapsed())),
-            AppPhase::Failed => {
+            AppPhase::Failed if number > 1 => {
                 format!("release {number} of {app} failed; go back with: sealift rollback {app}")
             }
+            AppPhase::Failed => format!("release {number} of {app} failed; see sealift units"),
             AppPhase::Rolling => {
                 format!("release {number} of {app} is still rolling out; see sealift status")
             }
@@ -117,8 +118,10 @@ fn tell_units(
         let state = match (&unit.problem, &unit.status) {
             (Some(problem), _) => problem.clone(),
             (None, Some(state)) if unit.current => {
-                let error = state.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
-                format!("{:?} ({}){error}", state.active, state.sub).to_lowercase()
+                let why =
+                    state.error.as_ref().or(state.result.as_ref().filter(|result| *result != "success"));
+                let error = why.map_or_else(String::new, |why| format!(": {why}"));
+                format!("{} ({}){error}", format!("{:?}", state.active).to_lowercase(), state.sub)
             }
             (None, Some(state)) if state.error.is_some() => state.error.clone().unwrap_or_default(),
             _ => continue,

@@ -225,6 +225,11 @@ impl Project {
         std::fs::File::create(self.dir.join(name)).unwrap().write_all(text.as_bytes()).unwrap();
     }
 
+    pub(crate) fn write_unit(&self, name: &str, text: &str) {
+        std::fs::create_dir_all(self.dir.join("units")).unwrap();
+        self.write(&format!("units/{name}"), text);
+    }
+
     pub(crate) fn git(&self, args: &[&str]) -> String {
         let output = Command::new("git")
             .arg("-C")

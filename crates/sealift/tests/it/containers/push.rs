@@ -177,6 +177,38 @@ fn a_unit_of_another_user_reads_its_release_and_nothing_else() {
 }
 
 #[test]
+fn the_machines_own_units_are_left_alone() {
+    if skipped() {
+        return;
+    }
+    make_box();
+    let dev = Dev::start();
+    // A private systemd reads its user's units from its home.
+    let own = dev.state().join("systemd/home/.config/systemd/user");
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::write(own.join("svc.service"), "[Service]\nExecStart=sleep 1d\n").unwrap();
+    let project = Project::new(dev.dir.path());
+    // systemd looks into a folder that is new when it is next made to reload, as by a release of another app.
+    std::fs::rename(project.dir.join("units"), project.dir.join("aside")).unwrap();
+    project.write_unit("other.service", "[Service]\nExecStart=serve\n");
+    project.commit("another app");
+    dev.ok(&["push", project.path(), "--project", "other"]);
+    std::fs::remove_dir_all(project.dir.join("units")).unwrap();
+    std::fs::rename(project.dir.join("aside"), project.dir.join("units")).unwrap();
+    project.commit("in the way");
+    let output = dev.run(&["push", project.path()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("the machine's own") && text.contains(own.to_str().unwrap()), "{text}");
+    assert!(!dev.state().join("systemd/run/systemd/user/svc.service").try_exists().unwrap());
+    // Once it is out of the way, the next release runs.
+    std::fs::remove_file(own.join("svc.service")).unwrap();
+    let commit = project.commit("free");
+    dev.ok(&["push", project.path()]);
+    assert_eq!(dev.process("svc.service").1, commit);
+}
+
+#[test]
 fn a_release_that_does_not_start_is_told_and_can_be_undone() {
     if skipped() {
         return;
