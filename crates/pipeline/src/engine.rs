@@ -248,11 +248,11 @@ impl Engine {
         within(SLOW, what, self.docker.start_container(name, options)).await
     }
 
-    /// Kills a container and waits for its end; it may be started again.
-    pub(crate) async fn stop(&self, name: &str) -> Result<(), Error> {
-        let options = query::StopContainerOptionsBuilder::default().t(0).build();
-        let what = || format!("cannot stop container {name}");
-        within(SLOW, what, self.docker.stop_container(name, Some(options))).await
+    /// Kills what runs in a container, if anything does, and starts it again.
+    pub(crate) async fn restart(&self, name: &str) -> Result<(), Error> {
+        let options = query::RestartContainerOptionsBuilder::default().t(0).build();
+        let what = || format!("cannot restart container {name}");
+        within(SLOW, what, self.docker.restart_container(name, Some(options))).await
     }
 
     pub(crate) async fn inspect(&self, name: &str) -> Result<Container, Error> {

@@ -159,10 +159,13 @@ pub(crate) fn command(shell: &[String]) -> (Vec<String>, Vec<String>) {
 impl Session {
     /// Starts a container that was made with [`command`]. `root` says whether its user is root.
     pub(crate) async fn open(engine: &Engine, container: &str, root: bool) -> Result<Session, Error> {
-        let nonce = nonce()?;
-        // Before it starts, so that no word of it can be lost.
         let shell = engine.attach(container).await?;
         engine.start(container).await?;
+        Session::greet(engine, container, root, shell).await
+    }
+
+    async fn greet(engine: &Engine, container: &str, root: bool, shell: Attached) -> Result<Session, Error> {
+        let nonce = nonce()?;
         let readers = [LineReader::new(&nonce), LineReader::new(&nonce)];
         let (engine, container) = (engine.clone(), container.to_owned());
         let mut session = Session { engine, container, root, nonce, shell, readers, state: State::Waiting };
@@ -231,8 +234,11 @@ impl Session {
     /// Ends the container and starts it again.
     async fn restart(&mut self) -> Result<(), Error> {
         self.state = State::Lost;
-        self.engine.stop(&self.container).await?;
-        *self = Session::open(&self.engine, &self.container, self.root).await?;
+        self.engine.restart(&self.container).await?;
+        // Only now: one that is attached to a container on its way out may be left with nothing. Nor can a word be
+        // lost, for the supervisor says none before it has read one.
+        let shell = self.engine.attach(&self.container).await?;
+        *self = Session::greet(&self.engine, &self.container, self.root, shell).await?;
         Ok(())
     }
 

@@ -156,6 +156,40 @@ async fn after_steps_see_how_it_ended() {
 }
 
 #[tokio::test]
+async fn after_steps_run_whatever_a_step_has_killed() {
+    let Some(engine) = engine().await else { return };
+    for image in [SH, BASH, BOB] {
+        let codes = ["sleep 1234 & trap 'echo trapped' EXIT", "printf last; kill -9 -1; wait"];
+        for kept in 1..=codes.len() {
+            let mut yaml = scripts(image, &codes[..kept]);
+            yaml.push_str("  after-steps:\n");
+            yaml.push_str(&script("after", "echo $WERCKER_RESULT; ps | grep '[s]leep 1234' || echo alone"));
+            let ran = Job::new(yaml).run(&engine).await;
+            let (want, result) = if kept == 1 {
+                ((StepOutcome::Passed, Some(0), None), "passed")
+            } else {
+                ((StepOutcome::Failed, Some(137), None), "failed")
+            };
+            assert_eq!(ran.finished(kept - 1), want, "{image}: {:#?}", ran.events);
+            let last = ran.stream(kept - 1, Some(Stream::Stdout));
+            assert_eq!(last, if kept == 1 { "" } else { "last" }, "{image}");
+            let said = ran.stream(kept, Some(Stream::Stdout));
+            assert_eq!(said, format!("{result}\nalone\n"), "{image}: {:#?}", ran.events);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_step_hears_interrupts() {
+    let Some(engine) = engine().await else { return };
+    for image in [SH, BASH] {
+        let code = "sh -c 'trap \"echo heard; exit 3\" INT; kill -INT $$; echo deaf'";
+        let ran = Job::new(scripts(image, &[code])).run(&engine).await;
+        assert_eq!((ran.output(0), ran.finished(0).1), ("heard\n".to_owned(), Some(3)), "{image}");
+    }
+}
+
+#[tokio::test]
 async fn output_directory_or_source_comes_out() {
     let Some(engine) = engine().await else { return };
     let ran = Job::new(scripts(SH, &["echo made >$WERCKER_OUTPUT_DIR/file"])).run(&engine).await;

@@ -56,6 +56,51 @@ async fn cancelling_stops_within_a_second_and_removes_all() {
     }
 }
 
+/// Podman keeps a process for minutes after each command that is started in a container besides its main one.
+#[tokio::test]
+async fn no_process_of_the_engine_is_left() {
+    let Some(engine) = engine().await else { return };
+    if !engine.name().starts_with("Podman") {
+        return println!("SKIPPED: this machine's engine is {}", engine.name());
+    }
+    let mut yaml = scripts(SH, &["sleep 1234 & echo one", "echo two; exit 0", "echo three"]);
+    yaml.push_str("  after-steps:\n");
+    yaml.push_str(&script("after", "echo $WERCKER_RESULT; ps | grep '[s]leep 1234' || echo alone"));
+    let job = Job::new(yaml);
+    let container = format!("sealift-{}-box", job.spec.key);
+    let mut seen = 0;
+    let ran = job
+        .run_watching(&engine, |event, _| {
+            if matches!(event, EventKind::Output { .. }) {
+                seen = seen.max(monitors(&container));
+            }
+        })
+        .await;
+    assert_eq!(ran.output(3), "passed\nalone\n", "{:#?}", ran.events);
+    if seen == 0 {
+        return println!("SKIPPED: the engine's processes cannot be seen from here");
+    }
+    // The one of the container itself ends when it has noted the container's end.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while monitors(&container) > 0 {
+        assert!(Instant::now() < deadline, "{} of {container} are left", monitors(&container));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How many conmon processes there are for a container of that name.
+fn monitors(container: &str) -> usize {
+    let mut count = 0;
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        // Most are no processes, and one may have gone by now.
+        let words = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+        let is_conmon = words.first().is_some_and(|program| program.ends_with(b"conmon"));
+        count += usize::from(is_conmon && words.contains(&container.as_bytes()));
+    }
+    count
+}
+
 #[tokio::test]
 async fn dropping_the_future_removes_all() {
     let Some(engine) = engine().await else { return };

@@ -38,9 +38,15 @@ pub(crate) async fn engine() -> Option<Engine> {
     let options = options(socket_dir.clone(), OsString::new());
     READY
         .get_or_init(|| async {
+            std::fs::create_dir_all(&socket_dir).unwrap();
+            // Each test may be a process of its own. Two services at one socket would be one too many: the first to
+            // end takes the other's socket with it.
+            let lock = std::fs::File::create(socket_dir.join("lock")).unwrap();
+            lock.lock().unwrap();
             if Engine::connect(&options).await.is_err() {
                 start_podman(&socket_dir);
             }
+            drop(lock);
             let engine = Engine::connect(&options).await.expect("a container engine");
             make_images(&engine).await;
         })
