@@ -128,7 +128,10 @@ impl Logs {
         };
         file.seek(SeekFrom::Start(offset)).map_err(failed)?;
         let mut bytes = Vec::new();
-        file.take(limit as u64).read_to_end(&mut bytes).map_err(failed)?;
+        // A line that is longer than the limit is read to its end, or nobody would ever come past it.
+        while (&file).take(limit as u64).read_to_end(&mut bytes).map_err(failed)? > 0
+            && !bytes.contains(&b'\n')
+        {}
         let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let lines = bytes[..end].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let events = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
