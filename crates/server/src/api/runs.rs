@@ -1,7 +1,7 @@
 //! Runs: queued by people, carried out by agents, told to whoever reads the log.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
@@ -48,6 +48,11 @@ pub(super) async fn create(
     inner.blobs.read(&new.source)?;
     let request = Key::Request(new.request.clone());
     let lease = inner.store.grant_lease(REQUEST_TTL).await?;
+    let numbering = {
+        let mut numbering = inner.numbering.lock().unwrap_or_else(PoisonError::into_inner);
+        numbering.entry(new.project.clone()).or_default().clone()
+    };
+    let _turn = numbering.lock().await;
     let mut tries = 0;
     loop {
         let (run, txn) = {
