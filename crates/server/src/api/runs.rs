@@ -136,24 +136,37 @@ pub(super) async fn abort(
     State(inner): State<Arc<Inner>>,
     Path(id): Path<RunId>,
 ) -> Result<Json<Run>, Error> {
-    let (run, txn) = {
-        let world = inner.cache.world();
-        let run = find(&world, &id)?;
-        if run.state.is_end() {
-            return Ok(Json(run.clone()));
+    for _ in 0..TRIES {
+        let (run, txn) = {
+            let world = inner.cache.world();
+            let run = find(&world, &id)?;
+            if run.state.is_end() {
+                return Ok(Json(run.clone()));
+            }
+            let mut run = run.clone();
+            run.state = RunState::Aborted;
+            run.ended_at = Some((inner.clock)());
+            run.message = Some("aborted by request".into());
+            if let Some(attempt) = run.attempts.last_mut() {
+                attempt.end.get_or_insert(AttemptEnd::Aborted);
+            }
+            let key = Key::Run(id.clone());
+            (run.clone(), unchanged(Txn::new(), &world, &key).put(key, json(&run)?))
+        };
+        match inner.commit(txn).await {
+            Ok(_) => return Ok(Json(run)),
+            // It was handed out, lost or ended meanwhile.
+            Err(error) if error.is_conflict() => {
+                inner.cache.reached(inner.store.revision().await?).await;
+            }
+            Err(error) => return Err(error.into()),
         }
-        let mut run = run.clone();
-        run.state = RunState::Aborted;
-        run.ended_at = Some((inner.clock)());
-        run.message = Some("aborted by request".into());
-        if let Some(attempt) = run.attempts.last_mut() {
-            attempt.end.get_or_insert(AttemptEnd::Aborted);
-        }
-        let key = Key::Run(id);
-        (run.clone(), unchanged(Txn::new(), &world, &key).put(key, json(&run)?))
-    };
-    inner.commit(txn).await?;
-    Ok(Json(run))
+    }
+    Err(changed_too_often(&id))
+}
+
+fn changed_too_often(id: &RunId) -> Error {
+    Error::Conflict(format!("{id} is being changed too often; try again"))
 }
 
 #[derive(Debug, Deserialize)]
@@ -314,7 +327,7 @@ pub(super) async fn finish(
             },
         }
     }
-    Err(Error::Conflict(format!("{id} is being changed too often; try again")))
+    Err(changed_too_often(&id))
 }
 
 /// Signs the bytes that are stored, under the name they are to have.
