@@ -248,11 +248,11 @@ async fn tell_log(
 }
 
 /// The attempt as the newest one of a run that is under way, or why what its agent says no longer counts.
-fn fenced(run: &Run, attempt: u32, session: &SessionId) -> Result<(), Error> {
-    let newest = run.attempt();
-    if run.state == RunState::Running
-        && newest.is_some_and(|newest| newest.number == attempt && newest.session == *session)
-    {
+fn fenced(world: &World, run: &Run, attempt: u32, session: &SessionId) -> Result<(), Error> {
+    let newest = run.attempt().filter(|newest| newest.number == attempt && newest.session == *session);
+    // A session is over from when it ends or the next one begins, not from when that is planned for.
+    let presence = newest.and_then(|newest| world.presence.get(&newest.machine));
+    if run.state == RunState::Running && presence.is_some_and(|held| held.value.session == *session) {
         return Ok(());
     }
     Err(Error::Fenced(format!("attempt {attempt} of {} no longer counts", run.id)))
@@ -263,7 +263,10 @@ pub(super) async fn events(
     Path((id, attempt)): Path<(RunId, u32)>,
     Json(body): Json<Events>,
 ) -> Result<StatusCode, Error> {
-    fenced(find(&inner.cache.world(), &id)?, attempt, &body.session)?;
+    {
+        let world = inner.cache.world();
+        fenced(&world, find(&world, &id)?, attempt, &body.session)?;
+    }
     append(&inner, id, attempt, body.events, false).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -287,22 +290,19 @@ pub(super) async fn finish(
     Path((id, attempt)): Path<(RunId, u32)>,
     Json(body): Json<Finish>,
 ) -> Result<Json<Run>, Error> {
+    if let Some(run) = said_before(&inner.cache.world(), &id, attempt, &body.session)? {
+        return Ok(Json(run));
+    }
     // The log is on the disk before anybody is told that the run has ended.
     append(&inner, id.clone(), attempt, Vec::new(), true).await?;
     let mut package: Option<Package> = None;
     for _ in 0..TRIES {
         let (run, txn) = {
             let world = inner.cache.world();
-            let run = find(&world, &id)?;
-            let this = run.attempts.iter().find(|known| known.number == attempt);
-            let said = this.is_some_and(|known| {
-                known.session == body.session
-                    && matches!(known.end, Some(AttemptEnd::Passed | AttemptEnd::Failed))
-            });
-            if said && run.state.is_end() {
-                return Ok(Json(run.clone()));
+            if let Some(run) = said_before(&world, &id, attempt, &body.session)? {
+                return Ok(Json(run));
             }
-            fenced(run, attempt, &body.session)?;
+            let run = find(&world, &id)?;
             let name = PackageName {
                 project: id.project.clone(),
                 branch: run.branch.clone(),
@@ -328,6 +328,21 @@ pub(super) async fn finish(
         }
     }
     Err(changed_too_often(&id))
+}
+
+/// The run as it ended, if this attempt's end was said before; none if it may be said now.
+fn said_before(world: &World, id: &RunId, attempt: u32, session: &SessionId) -> Result<Option<Run>, Error> {
+    let run = find(world, id)?;
+    let said = run.attempts.iter().any(|known| {
+        known.number == attempt
+            && known.session == *session
+            && matches!(known.end, Some(AttemptEnd::Passed | AttemptEnd::Failed))
+    });
+    if said && run.state.is_end() {
+        return Ok(Some(run.clone()));
+    }
+    fenced(world, run, attempt, session)?;
+    Ok(None)
 }
 
 /// Signs the bytes that are stored, under the name they are to have.
@@ -368,6 +383,9 @@ fn ended(
     }
     let key = Key::Run(run.id.clone());
     let mut txn = unchanged(Txn::new(), world, &key);
+    if let Some(attempt) = run.attempt() {
+        txn = unchanged(txn, world, &Key::Presence(attempt.machine.clone()));
+    }
     if let Some(package) = package {
         txn = txn.put(Key::Package(package.name.clone()), json(&package)?);
         let project = &run.id.project;
