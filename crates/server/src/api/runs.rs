@@ -1,6 +1,6 @@
 //! Runs: queued by people, carried out by agents, told to whoever reads the log.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,9 +11,10 @@ use axum::response::Response;
 use sealift_client::api::{Events, Finish, List, LogEntry, NewRun};
 use sealift_model::{
     App, AttemptEnd, Digest, Package, PackageName, ProjectName, Release, Run, RunEvent, RunId, RunState,
-    SessionId,
+    SessionId, UnitName,
 };
-use sealift_store::Txn;
+use sealift_store::{MAX_VALUE, Txn};
+use sealift_unitfile::UnitFile;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -34,6 +35,8 @@ const LOG_CHUNK: usize = 256 << 10;
 const LIST_LIMIT: usize = 50;
 /// A release's unit files are stored in one value of the store.
 const UNITS_LIMIT: usize = 64 << 10;
+/// What such a value has besides.
+const BESIDE: usize = 4 << 10;
 
 pub(super) async fn create(
     State(inner): State<Arc<Inner>>,
@@ -357,29 +360,42 @@ async fn sign(inner: &Arc<Inner>, name: PackageName, digest: Digest, run: RunId)
     tokio::task::spawn_blocking(work).await.map_err(Error::Cut)?
 }
 
+/// Whether the store can hold these unit files: all together in a release, and each beside what is read from it.
+fn fits(units: &BTreeMap<UnitName, String>) -> Result<bool, Error> {
+    let size: usize = units.values().map(String::len).sum();
+    let mut largest = json(units)?.len();
+    for (name, text) in units {
+        let (requirements, _) = UnitFile::parse(text).requirements(name);
+        largest = largest.max(json(&(text, requirements))?.len());
+    }
+    Ok(size <= UNITS_LIMIT && largest <= MAX_VALUE - BESIDE)
+}
+
 fn ended(
     inner: &Inner,
     world: &World,
     run: &Run,
     body: &Finish,
-    package: Option<Package>,
+    mut package: Option<Package>,
 ) -> Result<(Run, Txn), Error> {
-    let size: usize = body.units.values().map(String::len).sum();
-    if size > UNITS_LIMIT {
-        return Err(Error::invalid(format!(
-            "the unit files of {} have {size} bytes, more than the {UNITS_LIMIT} a release can hold",
-            run.id
-        )));
-    }
     let now = (inner.clock)();
     let mut run = run.clone();
-    run.state = if body.passed { RunState::Passed } else { RunState::Failed };
-    run.ended_at = Some(now);
     run.message.clone_from(&body.message);
+    let mut passed = body.passed;
+    // An agent can do nothing about it, so the run has to end all the same.
+    if passed && package.is_some() && !fits(&body.units)? {
+        (passed, package) = (false, None);
+        run.message = Some(format!(
+            "the unit files are more than a release can hold, {} KiB in all",
+            UNITS_LIMIT >> 10
+        ));
+    }
+    run.state = if passed { RunState::Passed } else { RunState::Failed };
+    run.ended_at = Some(now);
     run.steps.clone_from(&body.steps);
     run.package = package.as_ref().map(|package| package.name.clone());
     if let Some(attempt) = run.attempts.last_mut() {
-        attempt.end = Some(if body.passed { AttemptEnd::Passed } else { AttemptEnd::Failed });
+        attempt.end = Some(if passed { AttemptEnd::Passed } else { AttemptEnd::Failed });
     }
     let key = Key::Run(run.id.clone());
     let mut txn = unchanged(Txn::new(), world, &key);
