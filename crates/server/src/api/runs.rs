@@ -37,6 +37,8 @@ const LIST_LIMIT: usize = 50;
 const UNITS_LIMIT: usize = 64 << 10;
 /// What such a value has besides.
 const BESIDE: usize = 4 << 10;
+/// Characters of what an agent says of an end; the log has it in full.
+const MESSAGE_LIMIT: usize = 4000;
 
 pub(super) async fn create(
     State(inner): State<Arc<Inner>>,
@@ -380,7 +382,7 @@ fn ended(
 ) -> Result<(Run, Txn), Error> {
     let now = (inner.clock)();
     let mut run = run.clone();
-    run.message.clone_from(&body.message);
+    run.message = body.message.as_ref().map(|text| text.chars().take(MESSAGE_LIMIT).collect());
     let mut passed = body.passed;
     // An agent can do nothing about it, so the run has to end all the same.
     if passed && package.is_some() && !fits(&body.units)? {
