@@ -75,9 +75,9 @@ pub(super) async fn create(
                     new.project
                 )));
             }
-            let number = world.counters.get(&new.project).map_or(0, |held| held.value) + 1;
+            let id = next_id(&world, &new.project);
             let run = Run {
-                id: RunId { project: new.project.clone(), number },
+                id: id.clone(),
                 branch: new.branch.clone(),
                 commit: new.commit.clone(),
                 subject: new.subject.chars().take(200).collect(),
@@ -95,7 +95,7 @@ pub(super) async fn create(
             let counter = Key::RunCounter(new.project.clone());
             let txn = unchanged(Txn::new(), &world, &counter)
                 .if_absent(request.to_string())
-                .put(counter, json(&number)?)
+                .put(counter, json(&id.number)?)
                 .put_leased(request.to_string(), json(&run.id)?, lease)
                 .put(Key::Run(run.id.clone()), json(&run)?);
             (run, txn)
@@ -110,6 +110,18 @@ pub(super) async fn create(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The number after all that were given, even where the counter or some of the runs are not understood.
+fn next_id(world: &World, project: &ProjectName) -> RunId {
+    let id = |number| RunId { project: project.clone(), number };
+    let newest = world.runs.range(id(0)..=id(u64::MAX)).next_back().map_or(0, |(id, _)| id.number);
+    let counted = world.counters.get(project).map_or(0, |held| held.value);
+    let mut next = id(newest.max(counted) + 1);
+    while world.unread(&Key::Run(next.clone())).is_some() {
+        next.number += 1;
+    }
+    next
 }
 
 #[derive(Debug, Deserialize)]
@@ -413,7 +425,10 @@ fn ended(
         // A slow old run must not put an old commit over a newer one.
         let newer = newest.is_none_or(|newest| newest.package.run.number < run.id.number);
         let deploys = app.map_or(!body.units.is_empty(), |app| app.branch == run.branch);
-        if deploys && newer {
+        if world.unread(&Key::App(project.clone())).is_some() {
+            // Nobody knows then which branch it follows and what it runs.
+            run.message = Some(format!("not released: the record of app {project} is not understood"));
+        } else if deploys && newer {
             let number = newest.map_or(0, |newest| newest.number) + 1;
             let release = Release {
                 number,
