@@ -49,6 +49,7 @@ pub(super) async fn watch(
     State(inner): State<Arc<Inner>>,
     Path(project): Path<ProjectName>,
 ) -> Result<Response, Error> {
+    let mut problems = inner.problems.changes();
     let mut last = current(&inner, &project)?;
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
@@ -62,6 +63,7 @@ pub(super) async fn watch(
                 last = loop {
                     tokio::select! {
                         changed = changes.changed() => if changed.is_err() { return },
+                        changed = problems.changed() => if changed.is_err() { return },
                         () = sender.closed() => return,
                     }
                     match current(&inner, &project) {
