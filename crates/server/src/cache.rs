@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) packages: BTreeMap<PackageName, Held<Package>>,
     pub(crate) apps: BTreeMap<ProjectName, Held<App>>,
     pub(crate) releases: BTreeMap<(ProjectName, ReleaseNumber), Held<Release>>,
+    /// Records that are there and not understood, by key.
+    unread: BTreeMap<String, Revision>,
 }
 
 impl World {
@@ -54,12 +56,12 @@ impl World {
                 }
             }
         }
-        fn set<K: Ord, T: DeserializeOwned>(map: &mut BTreeMap<K, Held<T>>, key: K, entry: &Entry) {
-            if let Some(held) = held(entry) {
-                map.insert(key, held);
-            }
+        fn set<K: Ord, T: DeserializeOwned>(map: &mut BTreeMap<K, Held<T>>, key: K, entry: &Entry) -> bool {
+            held(entry).map(|held| map.insert(key, held)).is_some()
         }
-        match key {
+        // What was there before is over, whether its successor is understood or not.
+        self.delete(&entry.key);
+        let understood = match key {
             Key::Machine(id) => set(&mut self.machines, id, entry),
             Key::Presence(id) => set(&mut self.presence, id, entry),
             Key::Unit(name) => set(&mut self.units, name, entry),
@@ -71,10 +73,14 @@ impl World {
             Key::Package(name) => set(&mut self.packages, name, entry),
             Key::App(project) => set(&mut self.apps, project, entry),
             Key::Release(project, number) => set(&mut self.releases, (project, number), entry),
+        };
+        if !understood {
+            self.unread.insert(entry.key.clone(), entry.modified);
         }
     }
 
     fn delete(&mut self, key: &str) {
+        self.unread.remove(key);
         match Key::parse(key) {
             Some(Key::Machine(id)) => drop(self.machines.remove(&id)),
             Some(Key::Presence(id)) => drop(self.presence.remove(&id)),
@@ -95,9 +101,10 @@ impl World {
         }
     }
 
-    /// When the object at `key` was last written, if it is there: what a transaction compares with.
+    /// When the object at `key` was last written, if it is there: what a transaction compares with. One that is not
+    /// understood is there as well, and whoever writes in its place has to say so, or he would never come to it.
     pub(crate) fn modified(&self, key: &Key) -> Option<Revision> {
-        match key {
+        let understood = match key {
             Key::Machine(id) => self.machines.get(id).map(|held| held.modified),
             Key::Presence(id) => self.presence.get(id).map(|held| held.modified),
             Key::Unit(name) => self.units.get(name).map(|held| held.modified),
@@ -111,7 +118,13 @@ impl World {
             Key::Release(project, number) => {
                 self.releases.get(&(project.clone(), *number)).map(|held| held.modified)
             }
-        }
+        };
+        understood.or_else(|| self.unread(key))
+    }
+
+    /// When the object at `key` was last written, if it is there and not understood.
+    pub(crate) fn unread(&self, key: &Key) -> Option<Revision> {
+        self.unread.get(&key.to_string()).copied()
     }
 
     /// What a machine last said of a unit.

@@ -2,7 +2,6 @@
 //! compares all they rest on, and looks again. Two controllers that race are settled by the compares.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sealift_model::diagnostic::Severity;
@@ -10,6 +9,7 @@ use sealift_model::{MachineId, Release, Requirements, UnitName};
 use sealift_planner::{Action, AppView, Problem, Snapshot};
 use sealift_store::Txn;
 use sealift_unitfile::UnitFile;
+use tokio::sync::watch;
 
 use crate::api::{Error, json, unchanged};
 use crate::cache::World;
@@ -25,15 +25,24 @@ const EXPLAINED: usize = 50;
 
 /// Why units are nowhere, as of the last plan.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(Mutex<BTreeMap<UnitName, String>>);
+pub(crate) struct Problems(watch::Sender<BTreeMap<UnitName, String>>);
 
 impl Problems {
     pub(crate) fn get(&self, unit: &UnitName) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(unit).cloned()
+        self.0.borrow().get(unit).cloned()
+    }
+
+    /// Tells when they are others. A plan that writes nothing may find them too, so the cache does not tell.
+    pub(crate) fn changes(&self) -> watch::Receiver<BTreeMap<UnitName, String>> {
+        self.0.subscribe()
     }
 
     fn set(&self, problems: BTreeMap<UnitName, String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+        self.0.send_if_modified(|known| {
+            let changed = *known != problems;
+            *known = problems;
+            changed
+        });
     }
 }
 

@@ -1,13 +1,14 @@
 //! Putting the server together: options, listeners, shutdown.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
-use sealift_model::Timestamp;
+use sealift_model::{ProjectName, Timestamp};
 use sealift_package::blobs::{self, Blobs};
 use sealift_package::signing::{self, PublicKey, SigningKey};
 use sealift_store::Store;
@@ -65,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub(crate) machine_ttl: Duration,
     pub(crate) problems: Problems,
+    /// Held while a project's next run gets its number: those who come meanwhile wait instead of losing a race.
+    pub(crate) numbering: Mutex<BTreeMap<ProjectName, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -98,6 +101,7 @@ impl Server {
             clock: options.clock,
             machine_ttl: options.machine_ttl,
             problems: Problems::default(),
+            numbering: Mutex::default(),
             shutdown,
         };
         Ok(Self { inner: Arc::new(inner), follower, unix: options.unix, tcp: options.tcp })

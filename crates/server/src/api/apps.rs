@@ -6,12 +6,13 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use sealift_client::api::{AppStatus, AppUnit, List, Rollback};
-use sealift_model::{ActiveState, App, AppPhase, ProjectName, UnitKind, UnitName};
+use sealift_model::{ActiveState, App, AppPhase, MachineId, ProjectName, UnitKind, UnitName};
 use sealift_store::Txn;
 use tokio::sync::mpsc;
 
 use super::{Error, json, lines, unchanged};
 use crate::cache::World;
+use crate::controller;
 use crate::keys::Key;
 use crate::server::Inner;
 
@@ -49,6 +50,7 @@ pub(super) async fn watch(
     State(inner): State<Arc<Inner>>,
     Path(project): Path<ProjectName>,
 ) -> Result<Response, Error> {
+    let mut problems = inner.problems.changes();
     let mut last = current(&inner, &project)?;
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
@@ -62,6 +64,7 @@ pub(super) async fn watch(
                 last = loop {
                     tokio::select! {
                         changed = changes.changed() => if changed.is_err() { return },
+                        changed = problems.changed() => if changed.is_err() { return },
                         () = sender.closed() => return,
                     }
                     match current(&inner, &project) {
@@ -135,21 +138,44 @@ pub(super) fn view(inner: &Inner, world: &World, app: &App) -> AppStatus {
 
 fn unit_view(inner: &Inner, world: &World, app: &App, name: &UnitName) -> AppUnit {
     let unit = world.units.get(name).map(|held| &held.value);
-    let placement = world.placements.get(name);
-    let machine = placement.and_then(|placement| world.machines.get(&placement.value.machine));
-    let status =
-        machine.and_then(|machine| world.status(&machine.value.id, name)).map(|held| held.value.clone());
-    // Current when the unit's record is of this release and the machine has carried out that generation of it.
-    let current = unit.is_some_and(|unit| {
-        unit.app.as_ref() == Some(&(app.project.clone(), app.current))
-            && status.as_ref().is_some_and(|status| status.generation == unit.generation)
-    });
-    AppUnit {
-        unit: name.clone(),
-        machine: machine.map(|held| held.value.name.clone()),
-        current,
-        status,
-        problem: inner.problems.get(name),
+    let on = |machine: Option<&MachineId>| {
+        let machine = machine.and_then(|machine| world.machines.get(machine));
+        let status =
+            machine.and_then(|machine| world.status(&machine.value.id, name)).map(|held| held.value.clone());
+        // Current when the unit's record is of this release and the machine has carried out that generation of it.
+        let current = unit.is_some_and(|unit| {
+            unit.app.as_ref() == Some(&(app.project.clone(), app.current))
+                && status.as_ref().is_some_and(|status| status.generation == unit.generation)
+        });
+        AppUnit {
+            unit: name.clone(),
+            machine: machine.map(|held| held.value.name.clone()),
+            current,
+            status,
+            problem: inner.problems.get(name),
+        }
+    };
+    match unit.filter(|unit| unit.requirements.global) {
+        None => on(world.placements.get(name).map(|placement| &placement.value.machine)),
+        // It is on several machines: told is the one that is the least far.
+        Some(unit) => {
+            let snapshot = controller::snapshot(world);
+            let machines = world.presence.keys();
+            let machines = machines.filter(|machine| sealift_planner::runs_on(&snapshot, unit, machine));
+            let views = machines.map(|machine| on(Some(machine)));
+            views.min_by_key(how_far).unwrap_or_else(|| {
+                let problem = Some("on no machine: none that is there suits it".into());
+                AppUnit { problem, ..on(None) }
+            })
+        }
+    }
+}
+
+fn how_far(unit: &AppUnit) -> u8 {
+    match unit {
+        unit if unit.current && is_failed(unit) => 0,
+        unit if unit.current && is_up(unit) => 2,
+        _ => 1,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Runs: queued by people, carried out by agents, told to whoever reads the log.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::Json;
@@ -11,9 +11,10 @@ use axum::response::Response;
 use sealift_client::api::{Events, Finish, List, LogEntry, NewRun};
 use sealift_model::{
     App, AttemptEnd, Digest, Package, PackageName, ProjectName, Release, Run, RunEvent, RunId, RunState,
-    SessionId,
+    SessionId, UnitName,
 };
-use sealift_store::Txn;
+use sealift_store::{MAX_VALUE, Txn};
+use sealift_unitfile::UnitFile;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -34,6 +35,10 @@ const LOG_CHUNK: usize = 256 << 10;
 const LIST_LIMIT: usize = 50;
 /// A release's unit files are stored in one value of the store.
 const UNITS_LIMIT: usize = 64 << 10;
+/// What such a value has besides.
+const BESIDE: usize = 4 << 10;
+/// Characters of what an agent says of an end; the log has it in full.
+const MESSAGE_LIMIT: usize = 4000;
 
 pub(super) async fn create(
     State(inner): State<Arc<Inner>>,
@@ -48,6 +53,11 @@ pub(super) async fn create(
     inner.blobs.read(&new.source)?;
     let request = Key::Request(new.request.clone());
     let lease = inner.store.grant_lease(REQUEST_TTL).await?;
+    let numbering = {
+        let mut numbering = inner.numbering.lock().unwrap_or_else(PoisonError::into_inner);
+        numbering.entry(new.project.clone()).or_default().clone()
+    };
+    let _turn = numbering.lock().await;
     let mut tries = 0;
     loop {
         let (run, txn) = {
@@ -65,9 +75,9 @@ pub(super) async fn create(
                     new.project
                 )));
             }
-            let number = world.counters.get(&new.project).map_or(0, |held| held.value) + 1;
+            let id = next_id(&world, &new.project);
             let run = Run {
-                id: RunId { project: new.project.clone(), number },
+                id: id.clone(),
                 branch: new.branch.clone(),
                 commit: new.commit.clone(),
                 subject: new.subject.chars().take(200).collect(),
@@ -85,7 +95,7 @@ pub(super) async fn create(
             let counter = Key::RunCounter(new.project.clone());
             let txn = unchanged(Txn::new(), &world, &counter)
                 .if_absent(request.to_string())
-                .put(counter, json(&number)?)
+                .put(counter, json(&id.number)?)
                 .put_leased(request.to_string(), json(&run.id)?, lease)
                 .put(Key::Run(run.id.clone()), json(&run)?);
             (run, txn)
@@ -100,6 +110,18 @@ pub(super) async fn create(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// The number after all that were given, even where the counter or some of the runs are not understood.
+fn next_id(world: &World, project: &ProjectName) -> RunId {
+    let id = |number| RunId { project: project.clone(), number };
+    let newest = world.runs.range(id(0)..=id(u64::MAX)).next_back().map_or(0, |(id, _)| id.number);
+    let counted = world.counters.get(project).map_or(0, |held| held.value);
+    let mut next = id(newest.max(counted) + 1);
+    while world.unread(&Key::Run(next.clone())).is_some() {
+        next.number += 1;
+    }
+    next
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,24 +153,37 @@ pub(super) async fn abort(
     State(inner): State<Arc<Inner>>,
     Path(id): Path<RunId>,
 ) -> Result<Json<Run>, Error> {
-    let (run, txn) = {
-        let world = inner.cache.world();
-        let run = find(&world, &id)?;
-        if run.state.is_end() {
-            return Ok(Json(run.clone()));
+    for _ in 0..TRIES {
+        let (run, txn) = {
+            let world = inner.cache.world();
+            let run = find(&world, &id)?;
+            if run.state.is_end() {
+                return Ok(Json(run.clone()));
+            }
+            let mut run = run.clone();
+            run.state = RunState::Aborted;
+            run.ended_at = Some((inner.clock)());
+            run.message = Some("aborted by request".into());
+            if let Some(attempt) = run.attempts.last_mut() {
+                attempt.end.get_or_insert(AttemptEnd::Aborted);
+            }
+            let key = Key::Run(id.clone());
+            (run.clone(), unchanged(Txn::new(), &world, &key).put(key, json(&run)?))
+        };
+        match inner.commit(txn).await {
+            Ok(_) => return Ok(Json(run)),
+            // It was handed out, lost or ended meanwhile.
+            Err(error) if error.is_conflict() => {
+                inner.cache.reached(inner.store.revision().await?).await;
+            }
+            Err(error) => return Err(error.into()),
         }
-        let mut run = run.clone();
-        run.state = RunState::Aborted;
-        run.ended_at = Some((inner.clock)());
-        run.message = Some("aborted by request".into());
-        if let Some(attempt) = run.attempts.last_mut() {
-            attempt.end.get_or_insert(AttemptEnd::Aborted);
-        }
-        let key = Key::Run(id);
-        (run.clone(), unchanged(Txn::new(), &world, &key).put(key, json(&run)?))
-    };
-    inner.commit(txn).await?;
-    Ok(Json(run))
+    }
+    Err(changed_too_often(&id))
+}
+
+fn changed_too_often(id: &RunId) -> Error {
+    Error::Conflict(format!("{id} is being changed too often; try again"))
 }
 
 #[derive(Debug, Deserialize)]
@@ -230,11 +265,11 @@ async fn tell_log(
 }
 
 /// The attempt as the newest one of a run that is under way, or why what its agent says no longer counts.
-fn fenced(run: &Run, attempt: u32, session: &SessionId) -> Result<(), Error> {
-    let newest = run.attempt();
-    if run.state == RunState::Running
-        && newest.is_some_and(|newest| newest.number == attempt && newest.session == *session)
-    {
+fn fenced(world: &World, run: &Run, attempt: u32, session: &SessionId) -> Result<(), Error> {
+    let newest = run.attempt().filter(|newest| newest.number == attempt && newest.session == *session);
+    // A session is over from when it ends or the next one begins, not from when that is planned for.
+    let presence = newest.and_then(|newest| world.presence.get(&newest.machine));
+    if run.state == RunState::Running && presence.is_some_and(|held| held.value.session == *session) {
         return Ok(());
     }
     Err(Error::Fenced(format!("attempt {attempt} of {} no longer counts", run.id)))
@@ -245,7 +280,10 @@ pub(super) async fn events(
     Path((id, attempt)): Path<(RunId, u32)>,
     Json(body): Json<Events>,
 ) -> Result<StatusCode, Error> {
-    fenced(find(&inner.cache.world(), &id)?, attempt, &body.session)?;
+    {
+        let world = inner.cache.world();
+        fenced(&world, find(&world, &id)?, attempt, &body.session)?;
+    }
     append(&inner, id, attempt, body.events, false).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -269,22 +307,19 @@ pub(super) async fn finish(
     Path((id, attempt)): Path<(RunId, u32)>,
     Json(body): Json<Finish>,
 ) -> Result<Json<Run>, Error> {
+    if let Some(run) = said_before(&inner.cache.world(), &id, attempt, &body.session)? {
+        return Ok(Json(run));
+    }
     // The log is on the disk before anybody is told that the run has ended.
     append(&inner, id.clone(), attempt, Vec::new(), true).await?;
     let mut package: Option<Package> = None;
     for _ in 0..TRIES {
         let (run, txn) = {
             let world = inner.cache.world();
-            let run = find(&world, &id)?;
-            let this = run.attempts.iter().find(|known| known.number == attempt);
-            let said = this.is_some_and(|known| {
-                known.session == body.session
-                    && matches!(known.end, Some(AttemptEnd::Passed | AttemptEnd::Failed))
-            });
-            if said && run.state.is_end() {
-                return Ok(Json(run.clone()));
+            if let Some(run) = said_before(&world, &id, attempt, &body.session)? {
+                return Ok(Json(run));
             }
-            fenced(run, attempt, &body.session)?;
+            let run = find(&world, &id)?;
             let name = PackageName {
                 project: id.project.clone(),
                 branch: run.branch.clone(),
@@ -309,7 +344,22 @@ pub(super) async fn finish(
             },
         }
     }
-    Err(Error::Conflict(format!("{id} is being changed too often; try again")))
+    Err(changed_too_often(&id))
+}
+
+/// The run as it ended, if this attempt's end was said before; none if it may be said now.
+fn said_before(world: &World, id: &RunId, attempt: u32, session: &SessionId) -> Result<Option<Run>, Error> {
+    let run = find(world, id)?;
+    let said = run.attempts.iter().any(|known| {
+        known.number == attempt
+            && known.session == *session
+            && matches!(known.end, Some(AttemptEnd::Passed | AttemptEnd::Failed))
+    });
+    if said && run.state.is_end() {
+        return Ok(Some(run.clone()));
+    }
+    fenced(world, run, attempt, session)?;
+    Ok(None)
 }
 
 /// Signs the bytes that are stored, under the name they are to have.
@@ -324,32 +374,48 @@ async fn sign(inner: &Arc<Inner>, name: PackageName, digest: Digest, run: RunId)
     tokio::task::spawn_blocking(work).await.map_err(Error::Cut)?
 }
 
+/// Whether the store can hold these unit files: all together in a release, and each beside what is read from it.
+fn fits(units: &BTreeMap<UnitName, String>) -> Result<bool, Error> {
+    let size: usize = units.values().map(String::len).sum();
+    let mut largest = json(units)?.len();
+    for (name, text) in units {
+        let (requirements, _) = UnitFile::parse(text).requirements(name);
+        largest = largest.max(json(&(text, requirements))?.len());
+    }
+    Ok(size <= UNITS_LIMIT && largest <= MAX_VALUE - BESIDE)
+}
+
 fn ended(
     inner: &Inner,
     world: &World,
     run: &Run,
     body: &Finish,
-    package: Option<Package>,
+    mut package: Option<Package>,
 ) -> Result<(Run, Txn), Error> {
-    let size: usize = body.units.values().map(String::len).sum();
-    if size > UNITS_LIMIT {
-        return Err(Error::invalid(format!(
-            "the unit files of {} have {size} bytes, more than the {UNITS_LIMIT} a release can hold",
-            run.id
-        )));
-    }
     let now = (inner.clock)();
     let mut run = run.clone();
-    run.state = if body.passed { RunState::Passed } else { RunState::Failed };
+    run.message = body.message.as_ref().map(|text| text.chars().take(MESSAGE_LIMIT).collect());
+    let mut passed = body.passed;
+    // An agent can do nothing about it, so the run has to end all the same.
+    if passed && package.is_some() && !fits(&body.units)? {
+        (passed, package) = (false, None);
+        run.message = Some(format!(
+            "the unit files are more than a release can hold, {} KiB in all",
+            UNITS_LIMIT >> 10
+        ));
+    }
+    run.state = if passed { RunState::Passed } else { RunState::Failed };
     run.ended_at = Some(now);
-    run.message.clone_from(&body.message);
     run.steps.clone_from(&body.steps);
     run.package = package.as_ref().map(|package| package.name.clone());
     if let Some(attempt) = run.attempts.last_mut() {
-        attempt.end = Some(if body.passed { AttemptEnd::Passed } else { AttemptEnd::Failed });
+        attempt.end = Some(if passed { AttemptEnd::Passed } else { AttemptEnd::Failed });
     }
     let key = Key::Run(run.id.clone());
     let mut txn = unchanged(Txn::new(), world, &key);
+    if let Some(attempt) = run.attempt() {
+        txn = unchanged(txn, world, &Key::Presence(attempt.machine.clone()));
+    }
     if let Some(package) = package {
         txn = txn.put(Key::Package(package.name.clone()), json(&package)?);
         let project = &run.id.project;
@@ -359,7 +425,10 @@ fn ended(
         // A slow old run must not put an old commit over a newer one.
         let newer = newest.is_none_or(|newest| newest.package.run.number < run.id.number);
         let deploys = app.map_or(!body.units.is_empty(), |app| app.branch == run.branch);
-        if deploys && newer {
+        if world.unread(&Key::App(project.clone())).is_some() {
+            // Nobody knows then which branch it follows and what it runs.
+            run.message = Some(format!("not released: the record of app {project} is not understood"));
+        } else if deploys && newer {
             let number = newest.map_or(0, |newest| newest.number) + 1;
             let release = Release {
                 number,

@@ -1,0 +1,217 @@
+//! An agent that does nothing by itself: the test says what it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sealift_client::api::{AssignmentEvent, Events, Finish, KeepAlive, NewSession, SessionBegun, Statuses};
+use sealift_client::{Client, Error, Lines};
+use sealift_model::{
+    ActiveState, Assignment, Digest, EventKind, Extra, Machine, MachineId, Run, RunAssignment, RunEvent,
+    RunId, SessionId, StepOutcome, StepResult, Timestamp, UnitAssignment, UnitName, UnitStatus,
+};
+
+use crate::house::{House, soon};
+
+pub(crate) fn machine(number: u8, run_slots: u32) -> Machine {
+    Machine {
+        id: MachineId::from_bytes([number; 16]),
+        name: format!("host-{number}"),
+        metadata: BTreeMap::new(),
+        version: "0.1.0".into(),
+        systemd: "private".into(),
+        run_slots,
+        extra: Extra::default(),
+    }
+}
+
+/// A unit file that asks for this machine.
+pub(crate) fn unit_on(machine: &Machine, program: &str) -> String {
+    format!("[Service]\nExecStart={program}\n\n[X-Fleet]\nMachineID={}\n", machine.id)
+}
+
+pub(crate) fn note(seq: u64, text: &str) -> RunEvent {
+    RunEvent { seq, at: Timestamp(seq), kind: EventKind::Note { text: text.into() } }
+}
+
+/// One life of one machine's agent.
+pub(crate) struct Agent {
+    client: Client,
+    pub(crate) machine: Machine,
+    pub(crate) session: SessionId,
+    stream: Lines<AssignmentEvent>,
+    /// What is assigned, as the stream told it.
+    pub(crate) units: BTreeMap<UnitName, UnitAssignment>,
+    pub(crate) runs: BTreeMap<(RunId, u32), RunAssignment>,
+    taken: BTreeSet<(RunId, u32)>,
+}
+
+impl Agent {
+    /// Begins life number `life` of the machine and hears what is assigned at first.
+    pub(crate) async fn begin(house: &House, machine: &Machine, life: u8) -> Agent {
+        let mut bytes = [life; 16];
+        bytes[0] = 0xaa;
+        let session = SessionId::from_bytes(bytes);
+        let new = NewSession { machine: machine.clone(), session: session.clone() };
+        let path = format!("/v1/machines/{}/session", machine.id);
+        let begun: SessionBegun = house.client.post(&path, &new).await.unwrap();
+        assert_eq!(u128::from(begun.ttl_millis), crate::house::TTL.as_millis());
+        let stream = assignments(&house.client, &machine.id, &session).await.unwrap();
+        let mut agent = Agent {
+            client: house.client.clone(),
+            machine: machine.clone(),
+            session,
+            stream,
+            units: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            taken: BTreeSet::new(),
+        };
+        let first = agent.hear().await;
+        assert!(matches!(first, Some(AssignmentEvent::All { .. })), "the first line is {first:?}");
+        agent
+    }
+
+    /// The next line of the stream of assignments, taken to heart; none when the stream ended.
+    pub(crate) async fn hear(&mut self) -> Option<AssignmentEvent> {
+        let event = soon("assignments", self.stream.next()).await.unwrap()?;
+        let put = match &event {
+            AssignmentEvent::All { assignments } => {
+                self.units.clear();
+                self.runs.clear();
+                assignments
+            }
+            AssignmentEvent::Changed { put, drop_units, drop_runs } => {
+                for unit in drop_units {
+                    self.units.remove(unit).expect("what is dropped was assigned");
+                }
+                for run in drop_runs {
+                    self.runs.remove(run).expect("what is dropped was assigned");
+                }
+                put
+            }
+        };
+        for assignment in put {
+            match assignment.clone() {
+                Assignment::Unit(unit) => drop(self.units.insert(unit.unit.name.clone(), *unit)),
+                Assignment::Run(run) => drop(self.runs.insert((run.run.id.clone(), run.attempt), *run)),
+            }
+        }
+        Some(event)
+    }
+
+    /// Hears on until its assignments are like that.
+    pub(crate) async fn hear_until(&mut self, what: &str, wanted: impl Fn(&Agent) -> bool) {
+        while !wanted(self) {
+            assert!(self.hear().await.is_some(), "the assignments ended before {what}");
+        }
+    }
+
+    /// Hears to the end of the stream, which the server closes when the session is over.
+    pub(crate) async fn hear_the_end(&mut self) {
+        while self.hear().await.is_some() {}
+    }
+
+    /// The next run that it is handed; each only once. What another life of it was handed, it leaves alone.
+    pub(crate) async fn run(&mut self) -> RunAssignment {
+        loop {
+            let next =
+                self.runs.iter().find(|(key, run)| run.session == self.session && !self.taken.contains(*key));
+            if let Some((key, run)) = next {
+                let (key, run) = (key.clone(), run.clone());
+                self.taken.insert(key);
+                return run;
+            }
+            assert!(self.hear().await.is_some(), "the assignments ended before a run came");
+        }
+    }
+
+    pub(crate) async fn say(&self, run: &RunAssignment, events: Vec<RunEvent>) -> Result<(), Error> {
+        let path = format!("/v1/runs/{}/attempts/{}/events", run.run.id, run.attempt);
+        self.client.post(&path, &Events { session: self.session.clone(), events }).await
+    }
+
+    /// What it says at a run's end.
+    pub(crate) fn end(&self, passed: bool, artifact: Option<Digest>, units: &[(&str, &str)]) -> Finish {
+        let outcome = if passed { StepOutcome::Passed } else { StepOutcome::Failed };
+        let exit_code = Some(i32::from(!passed));
+        Finish {
+            session: self.session.clone(),
+            passed,
+            message: (!passed).then(|| "step build failed".into()),
+            steps: vec![StepResult { name: "build".into(), outcome, exit_code, millis: 5, after: false }],
+            artifact,
+            units: units.iter().map(|(name, text)| (name.parse().unwrap(), (*text).to_owned())).collect(),
+        }
+    }
+
+    pub(crate) async fn finish(&self, run: &RunAssignment, end: &Finish) -> Result<Run, Error> {
+        finish(&self.client, &run.run.id, run.attempt, end).await
+    }
+
+    pub(crate) async fn pass(
+        &self,
+        run: &RunAssignment,
+        artifact: Option<Digest>,
+        units: &[(&str, &str)],
+    ) -> Result<Run, Error> {
+        self.finish(run, &self.end(true, artifact, units)).await
+    }
+
+    pub(crate) async fn fail(&self, run: &RunAssignment) -> Result<Run, Error> {
+        self.finish(run, &self.end(false, None, &[])).await
+    }
+
+    pub(crate) async fn keep_alive(&self) -> Result<(), Error> {
+        let path = format!("/v1/machines/{}/keep-alive", self.machine.id);
+        self.client.post(&path, &KeepAlive { session: self.session.clone() }).await
+    }
+
+    /// What it would say of a unit that it was assigned.
+    pub(crate) fn status(&self, unit: &str, active: ActiveState) -> UnitStatus {
+        let unit = &self.units[&unit.parse::<UnitName>().unwrap()].unit;
+        UnitStatus {
+            unit: unit.name.clone(),
+            generation: unit.generation,
+            release: unit.app.as_ref().map(|(_, release)| *release),
+            load: "loaded".into(),
+            active,
+            sub: "running".into(),
+            result: Some("success".into()),
+            main_pid: Some(42),
+            error: None,
+            since: Timestamp(7),
+            extra: Extra::default(),
+        }
+    }
+
+    pub(crate) async fn report(&self, statuses: Vec<UnitStatus>, gone: &[&str]) -> Result<(), Error> {
+        let gone = gone.iter().map(|unit| unit.parse().unwrap()).collect();
+        let session = self.session.clone();
+        self.report_as(&Statuses { session, statuses, gone, all: false }).await
+    }
+
+    pub(crate) async fn report_as(&self, statuses: &Statuses) -> Result<(), Error> {
+        self.client.post(&format!("/v1/machines/{}/statuses", self.machine.id), statuses).await
+    }
+
+    /// Says of everything that it was assigned that it runs.
+    pub(crate) async fn report_all_up(&self) {
+        let names = self.units.keys().map(|name| self.status(name.as_str(), ActiveState::Active));
+        self.report(names.collect(), &[]).await.unwrap();
+    }
+
+    /// What it is to hold.
+    pub(crate) fn unit_names(&self) -> Vec<&str> {
+        self.units.keys().map(UnitName::as_str).collect()
+    }
+}
+
+pub(crate) async fn assignments(
+    client: &Client,
+    machine: &MachineId,
+    session: &SessionId,
+) -> Result<Lines<AssignmentEvent>, Error> {
+    client.lines(&format!("/v1/machines/{machine}/assignments?session={session}")).await
+}
+
+pub(crate) async fn finish(client: &Client, id: &RunId, attempt: u32, end: &Finish) -> Result<Run, Error> {
+    client.post(&format!("/v1/runs/{id}/attempts/{attempt}/finish"), end).await
+}

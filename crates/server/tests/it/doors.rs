@@ -1,0 +1,161 @@
+//! Who comes in, and what is said to those who ask for what there is not.
+
+use std::collections::BTreeSet;
+
+use sealift_client::{Address, Client};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::agent::{Agent, machine};
+use crate::house::{House, TOKEN, assert_refused};
+use crate::wire;
+
+/// Every route but `/healthz`, by the methods that it has.
+const ROUTES: [(&str, &str); 20] = [
+    ("GET", "/v1/status"),
+    ("GET", "/v1/units"),
+    ("GET", "/v1/packages"),
+    ("GET", "/v1/machines"),
+    ("POST", "/v1/machines/{machine}/session"),
+    ("POST", "/v1/machines/{machine}/keep-alive"),
+    ("GET", "/v1/machines/{machine}/assignments"),
+    ("POST", "/v1/machines/{machine}/statuses"),
+    ("GET", "/v1/runs"),
+    ("POST", "/v1/runs"),
+    ("GET", "/v1/runs/{run}"),
+    ("POST", "/v1/runs/{run}/abort"),
+    ("GET", "/v1/runs/{run}/log"),
+    ("POST", "/v1/runs/{run}/attempts/{attempt}/events"),
+    ("POST", "/v1/runs/{run}/attempts/{attempt}/finish"),
+    ("GET", "/v1/apps"),
+    ("GET", "/v1/apps/{project}"),
+    ("GET", "/v1/apps/{project}/watch"),
+    ("POST", "/v1/apps/{project}/rollback"),
+    ("GET", "/v1/blobs/{digest}"),
+];
+
+fn filled_in(route: &str) -> String {
+    route
+        .replace("{machine}", &"0".repeat(32))
+        .replace("{run}", "hello-1")
+        .replace("{attempt}", "1")
+        .replace("{project}", "hello")
+        .replace("{digest}", &"0".repeat(64))
+}
+
+/// All routes, among them the one whose body is not JSON.
+fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.into_iter().chain([("POST", "/v1/blobs")])
+}
+
+/// A route that comes to the server has to come to the list above, or nobody asks whether it is guarded.
+#[test]
+fn the_list_of_routes_is_whole() {
+    let source = include_str!("../../src/api/mod.rs");
+    let mut served = BTreeSet::new();
+    for part in source.split(".route(\"").skip(1) {
+        let (path, rest) = part.split_once('"').unwrap();
+        let handlers = rest.split(".route(").next().unwrap().lines().next().unwrap();
+        for (method, call) in [("GET", "get("), ("POST", "post("), ("PUT", "put("), ("DELETE", "delete(")] {
+            if handlers.contains(call) {
+                served.insert((method, path));
+            }
+        }
+    }
+    assert!(served.remove(&("GET", "/healthz")));
+    assert_eq!(served, routes().collect());
+}
+
+#[tokio::test]
+async fn over_tcp_every_route_asks_for_the_token() {
+    let house = House::open().await;
+    house.push("hello", "main", 1).await;
+    let before = house.everything().await;
+    let almost = format!("Bearer {}", &TOKEN[1..]);
+    let longer = format!("Bearer {TOKEN}x");
+    let basic = format!("Basic {TOKEN}");
+    let json = ("content-type", "application/json");
+    for (method, route) in routes() {
+        let path = filled_in(route);
+        for given in
+            [None, Some(""), Some("Bearer "), Some(&*almost), Some(&*longer), Some(TOKEN), Some(&*basic)]
+        {
+            let mut headers = vec![json];
+            headers.extend(given.map(|given| ("authorization", given)));
+            let stream = TcpStream::connect(house.tcp).await.unwrap();
+            let answer = wire::ask(stream, method, &path, &headers, "{}").await;
+            assert_eq!(
+                (answer.status, &*answer.code()),
+                (401, "unauthorized"),
+                "{method} {path} with {given:?}"
+            );
+        }
+    }
+    assert!(before == house.everything().await, "something was changed");
+    let stream = TcpStream::connect(house.tcp).await.unwrap();
+    let health = wire::ask(stream, "GET", "/healthz", &[], "").await;
+    assert_eq!((health.status, &*health.body), (200, "ok\n"));
+}
+
+#[tokio::test]
+async fn the_right_token_opens_every_route() {
+    let house = House::open().await;
+    let bearer = format!("Bearer {TOKEN}");
+    for (method, route) in routes() {
+        let stream = TcpStream::connect(house.tcp).await.unwrap();
+        let headers = [("content-type", "application/json"), ("authorization", &*bearer)];
+        let answer = wire::ask(stream, method, &filled_in(route), &headers, "{}").await;
+        assert_ne!(answer.status, 401, "{method} {route}");
+        assert!(answer.status < 500, "{method} {route}: {answer:?}");
+        if answer.status >= 400 {
+            answer.code();
+        }
+    }
+    let address = Address::Tcp { host: house.tcp.ip().to_string(), port: house.tcp.port() };
+    let client = Client::new(address.clone(), Some(TOKEN.into()));
+    let status: sealift_client::api::Status = client.get("/v1/status").await.unwrap();
+    assert_eq!(status, house.status().await);
+    // An agent works over it as over the socket.
+    let mut over_tcp = house;
+    over_tcp.client = client;
+    let mut agent = Agent::begin(&over_tcp, &machine(1, 1), 1).await;
+    over_tcp.deploy(&mut agent, "hello", 1, &[]).await;
+    let stranger = Client::new(address, Some("guessed".into()));
+    assert_refused(stranger.get::<serde_json::Value>("/v1/status").await, 401, "unauthorized");
+}
+
+#[tokio::test]
+async fn refusals_are_json_whatever_is_wrong() {
+    let house = House::open().await;
+    house.push("hello", "main", 1).await;
+    let json = [("content-type", "application/json")];
+    let machine = format!("/v1/machines/{}", "0".repeat(32));
+    let huge = format!("{{\"x\":\"{}\"}}", "x".repeat(9 << 20));
+    for (method, path, headers, body, status, code) in [
+        ("GET", "/", &json[..], "", 404, "not-found"),
+        ("GET", "/v1", &json, "", 404, "not-found"),
+        ("GET", "/v1/nothing", &json, "", 404, "not-found"),
+        ("POST", "/v2/runs", &json, "{}", 404, "not-found"),
+        ("GET", "/v1/runs/hello-2", &json, "", 404, "not-found"),
+        ("DELETE", "/v1/runs/hello-1", &json, "", 405, "method-not-allowed"),
+        ("PUT", "/v1/runs", &json, "{}", 405, "method-not-allowed"),
+        ("GET", "/v1/blobs", &json, "", 405, "method-not-allowed"),
+        ("POST", "/v1/status", &json, "{}", 405, "method-not-allowed"),
+        ("GET", "/v1/runs/hello", &json, "", 400, "invalid"),
+        ("GET", "/v1/runs/hello-1/log?follow=perhaps", &json, "", 400, "invalid"),
+        ("GET", "/v1/runs?limit=many", &json, "", 400, "invalid"),
+        ("GET", "/v1/runs?project=Hello", &json, "", 400, "invalid"),
+        ("GET", "/v1/machines/zz/assignments?session=1", &json, "", 400, "invalid"),
+        ("GET", &format!("{machine}/assignments"), &json, "", 400, "invalid"),
+        ("POST", &format!("{machine}/keep-alive"), &json, "{\"session\":1}", 400, "invalid"),
+        ("POST", "/v1/runs/hello-1/attempts/first/finish", &json, "{}", 400, "invalid"),
+        ("POST", "/v1/runs", &json, "not json", 400, "invalid"),
+        ("POST", "/v1/runs", &json, "{}", 400, "invalid"),
+        ("POST", "/v1/runs", &[], "{}", 415, "invalid"),
+        ("POST", "/v1/runs", &json, &huge, 413, "too-large"),
+    ] {
+        let stream = UnixStream::connect(house.socket()).await.unwrap();
+        let answer = wire::ask(stream, method, path, headers, body).await;
+        assert_eq!((answer.status, &*answer.code()), (status, code), "{method} {path}");
+    }
+    assert_eq!(house.runs().await.len(), 1);
+}
