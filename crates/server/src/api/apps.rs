@@ -142,17 +142,21 @@ fn unit_view(inner: &Inner, world: &World, app: &App, name: &UnitName) -> AppUni
         let machine = machine.and_then(|machine| world.machines.get(machine));
         let status =
             machine.and_then(|machine| world.status(&machine.value.id, name)).map(|held| held.value.clone());
+        // What a machine that is away said last may not be so any more.
+        let away = machine.filter(|machine| !world.presence.contains_key(&machine.value.id));
+        let away = away.map(|machine| format!("its machine {} is away", machine.value.id.short()));
         // Current when the unit's record is of this release and the machine has carried out that generation of it.
-        let current = unit.is_some_and(|unit| {
-            unit.app.as_ref() == Some(&(app.project.clone(), app.current))
-                && status.as_ref().is_some_and(|status| status.generation == unit.generation)
-        });
+        let current = away.is_none()
+            && unit.is_some_and(|unit| {
+                unit.app.as_ref() == Some(&(app.project.clone(), app.current))
+                    && status.as_ref().is_some_and(|status| status.generation == unit.generation)
+            });
         AppUnit {
             unit: name.clone(),
             machine: machine.map(|held| held.value.name.clone()),
             current,
             status,
-            problem: inner.problems.get(name),
+            problem: inner.problems.get(name).or(away),
         }
     };
     match unit.filter(|unit| unit.requirements.global) {
