@@ -277,7 +277,8 @@ impl Inner {
             events.send(EventKind::Warning { text }).await.ok();
         }
         let spec = RunSpec {
-            key: format!("{}.{attempt}", run.id),
+            // Machines may share an engine, and then no two of them may have a container of the same name.
+            key: format!("{}.{attempt}-{}", run.id, self.options.machine.short()),
             owner: self.options.machine.to_string(),
             run_id: blake3::hash(format!("{}.{attempt}", run.id).as_bytes()).to_hex()[..24].to_owned(),
             project: run.id.project.to_string(),

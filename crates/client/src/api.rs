@@ -102,6 +102,9 @@ pub struct AppUnit {
     pub current: bool,
     #[serde(default)]
     pub status: Option<UnitStatus>,
+    /// The problem will not pass by itself: another release is needed.
+    #[serde(default)]
+    pub lasting: bool,
     #[serde(default)]
     pub problem: Option<String>,
 }

@@ -15,7 +15,7 @@ use sealift_lab::simulator::{Known, Options, Summary, simulate};
 
 /// Simulated fleets and benchmarks of Sealift, for its developers.
 #[derive(Debug, Parser)]
-#[command(name = "sealift-lab", max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "lab", max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -25,11 +25,11 @@ struct Cli {
 enum Command {
     /// Tell stories of a simulated fleet around the real planner, and see whether they end well
     #[command(
-        after_help = "Examples:\n  sealift-lab simulate --seed 17\n  sealift-lab simulate --stories 10000 --known unheard,late-word"
+        after_help = "Examples:\n  lab simulate --seed 17\n  lab simulate --stories 10000 --known unheard,late-word"
     )]
     Simulate(SimulateArgs),
     /// Measure something: a table, and the same figures as a last line of JSON
-    #[command(after_help = "Examples:\n  sealift-lab bench --list\n  sealift-lab bench planner")]
+    #[command(after_help = "Examples:\n  lab bench --list\n  lab bench planner")]
     Bench(BenchArgs),
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sealift_model::diagnostic::Severity;
-use sealift_model::{MachineId, Release, Requirements, UnitName};
+use sealift_model::{MachineId, ProjectName, Release, Requirements, UnitName};
 use sealift_planner::{Action, AppView, Problem, Snapshot};
 use sealift_store::Txn;
 use sealift_unitfile::UnitFile;
@@ -25,19 +25,30 @@ const EXPLAINED: usize = 50;
 
 /// Why units are nowhere, as of the last plan.
 #[derive(Debug, Default)]
-pub(crate) struct Problems(watch::Sender<BTreeMap<UnitName, String>>);
+pub(crate) struct Problems(watch::Sender<ByUnit>);
+
+/// By the app that wants the unit: two apps may want the same name, and only one of them has the problem.
+type ByUnit = BTreeMap<(Option<ProjectName>, UnitName), Trouble>;
+
+/// Why a unit is nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) text: String,
+    /// It will not pass by itself: another release is needed.
+    pub(crate) lasts: bool,
+}
 
 impl Problems {
-    pub(crate) fn get(&self, unit: &UnitName) -> Option<String> {
-        self.0.borrow().get(unit).cloned()
+    pub(crate) fn get(&self, app: Option<&ProjectName>, unit: &UnitName) -> Option<Trouble> {
+        self.0.borrow().get(&(app.cloned(), unit.clone())).cloned()
     }
 
     /// Tells when they are others. A plan that writes nothing may find them too, so the cache does not tell.
-    pub(crate) fn changes(&self) -> watch::Receiver<BTreeMap<UnitName, String>> {
+    pub(crate) fn changes(&self) -> watch::Receiver<ByUnit> {
         self.0.subscribe()
     }
 
-    fn set(&self, problems: BTreeMap<UnitName, String>) {
+    fn set(&self, problems: ByUnit) {
         self.0.send_if_modified(|known| {
             let changed = *known != problems;
             *known = problems;
@@ -187,7 +198,7 @@ pub(crate) fn runs_on(world: &World, unit: &sealift_model::Unit, machine: &Machi
     sealift_planner::runs_on(&snapshot(world), unit, machine)
 }
 
-fn problems(snapshot: &Snapshot, of_plan: &[Problem]) -> BTreeMap<UnitName, String> {
+fn problems(snapshot: &Snapshot, of_plan: &[Problem]) -> ByUnit {
     let mut problems = BTreeMap::new();
     let waits = |name: &&UnitName| {
         let unit = &snapshot.units[*name];
@@ -201,11 +212,14 @@ fn problems(snapshot: &Snapshot, of_plan: &[Problem]) -> BTreeMap<UnitName, Stri
         let why: Vec<_> =
             verdicts.iter().map(|(machine, verdict)| format!("{}: {verdict}", machine.short())).collect();
         let why = if why.is_empty() { "there is no machine".into() } else { why.join("; ") };
-        problems.insert(name.clone(), format!("on no machine: {why}"));
+        let app = snapshot.units[name].app.as_ref().map(|(project, _)| project.clone());
+        let trouble = Trouble { text: format!("on no machine: {why}"), lasts: false };
+        problems.insert((app, name.clone()), trouble);
     }
     for problem in of_plan {
-        let (Problem::NameTaken { unit, .. } | Problem::Unreadable { unit, .. }) = problem;
-        problems.insert(unit.clone(), problem.to_string());
+        let (Problem::NameTaken { project, unit, .. } | Problem::Unreadable { project, unit }) = problem;
+        let trouble = Trouble { text: problem.to_string(), lasts: true };
+        problems.insert((Some(project.clone()), unit.clone()), trouble);
     }
     problems
 }

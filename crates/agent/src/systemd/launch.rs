@@ -18,6 +18,8 @@ use super::bus::{self, Systemd};
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Units are given systemd's own 90 s to stop before they are killed.
 const END_TIMEOUT: Duration = Duration::from_secs(100);
+/// Killed processes go at once, unless the kernel holds them.
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where a hierarchy of control groups may be: v2, and v1 beside v2.
 const CGROUP_ROOTS: [&str; 3] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
 const RETRY: Duration = Duration::from_millis(20);
@@ -150,6 +152,7 @@ pub async fn connect(around: &Surroundings) -> Result<(Manager, Systemd), Error>
     if let Ok(systemd) = Systemd::connect(&manager.socket).await {
         return Ok((manager, systemd));
     }
+    clear_groups(&around.private_dir).await?;
     let systemd = launch(&around.private_dir, &manager.socket, around.is_root).await?;
     Ok((manager, systemd))
 }
@@ -183,7 +186,34 @@ pub async fn end_private(dir: &Path, systemd: &Systemd) -> Result<(), Error> {
             tokio::time::sleep(RETRY).await;
         }
     };
-    tokio::time::timeout(END_TIMEOUT, gone).await.map_err(|_| Error::StillThere { dir: dir.to_owned() })
+    match tokio::time::timeout(END_TIMEOUT, gone).await {
+        Ok(()) => Ok(()),
+        Err(_) => clear_groups(dir).await,
+    }
+}
+
+/// Kills what a manager that is gone left running, so that nothing runs beside what the next one starts.
+async fn clear_groups(dir: &Path) -> Result<(), Error> {
+    let groups: Vec<_> = CGROUP_ROOTS.iter().map(|root| Path::new(root).join(group_name(dir))).collect();
+    let empty = async {
+        while !groups.iter().all(|group| remove_group(group).is_ok()) {
+            groups.iter().for_each(|group| kill_group(group));
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    tokio::time::timeout(CLEAR_TIMEOUT, empty).await.map_err(|_| Error::StillThere { dir: dir.to_owned() })
+}
+
+fn kill_group(group: &Path) {
+    let processes = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    for pid in processes.lines().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)) {
+        // Whoever is gone already needs no signal.
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+    }
+    let below = std::fs::read_dir(group).into_iter().flatten().flatten();
+    below
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .for_each(|entry| kill_group(&entry.path()));
 }
 
 /// Removes an empty control group with those below it; one that is not there is fine.

@@ -6,4 +6,5 @@
     reason = "helpers of tests may stop at the first surprise too"
 )]
 
+mod releases;
 mod systemd;

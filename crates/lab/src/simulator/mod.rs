@@ -149,11 +149,7 @@ impl fmt::Display for Failure {
         for line in &self.last {
             writeln!(f, "  {line}")?;
         }
-        write!(
-            f,
-            "again: cargo run -p sealift-lab -- simulate --seed {} --events {}",
-            self.seed, self.events
-        )?;
+        write!(f, "again: cargo run -p lab -- simulate --seed {} --events {}", self.seed, self.events)?;
         if self.known == Known::default() { Ok(()) } else { write!(f, " --known {}", self.known) }
     }
 }

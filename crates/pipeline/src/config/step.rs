@@ -152,7 +152,9 @@ fn warn_misspelt(step: &StepConfig, at: Place, properties: &[(Node, Node)], foun
         }
         if let Some(near) = nearest(&name, SCRIPT_KEYS) {
             let text = format!("a script step knows no `{name}`");
-            found.push(diagnostic(Severity::Warning, key.at, text, did_you_mean(near)));
+            // Without its code the step would do nothing, and pass.
+            let severity = if near == "code" && !has_code { Severity::Error } else { Severity::Warning };
+            found.push(diagnostic(severity, key.at, text, did_you_mean(near)));
         }
     }
 }

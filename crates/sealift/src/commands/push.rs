@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use sealift_client::Client;
 use sealift_client::api::{AppStatus, NewRun, Stored};
+use sealift_model::diagnostic::chain;
 use sealift_model::{BranchName, CommitId, ProjectName, Run, RunState};
 use sealift_pipeline::config;
 use tokio::process::Command;
@@ -60,7 +61,13 @@ pub(super) async fn push(args: PushArgs, global: &Global) -> Result<ExitCode, Er
         }
         return Ok(ExitCode::SUCCESS);
     }
-    super::runs::stream(&client, &mut printer, &run.id, true).await?;
+    super::runs::stream(&client, &mut printer, &run.id, true).await.map_err(|error| match error {
+        Error::Client(_) | Error::NoServer { .. } => Error::with_help(
+            format!("the server went away ({})", chain(&error)),
+            format!("{0} is kept and goes on with the server; follow it with: sealift logs {0} -f", run.id),
+        ),
+        other => other,
+    })?;
     let run: Run = client.get(&format!("/v1/runs/{}", run.id)).await?;
     if printer.is_json() {
         printer.json(&run)?;

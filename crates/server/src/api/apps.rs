@@ -126,7 +126,7 @@ pub(super) fn view(inner: &Inner, world: &World, app: &App) -> AppStatus {
     let units: Vec<_> = names.map(|name| unit_view(inner, world, app, name)).collect();
     let phase = if units.is_empty() {
         AppPhase::Empty
-    } else if units.iter().any(|unit| unit.current && is_failed(unit)) {
+    } else if units.iter().any(|unit| unit.lasting || unit.current && is_failed(unit)) {
         AppPhase::Failed
     } else if units.iter().all(|unit| unit.current && is_up(unit)) {
         AppPhase::Running
@@ -151,12 +151,14 @@ fn unit_view(inner: &Inner, world: &World, app: &App, name: &UnitName) -> AppUni
                 unit.app.as_ref() == Some(&(app.project.clone(), app.current))
                     && status.as_ref().is_some_and(|status| status.generation == unit.generation)
             });
+        let trouble = inner.problems.get(Some(&app.project), name);
         AppUnit {
             unit: name.clone(),
             machine: machine.map(|held| held.value.name.clone()),
             current,
             status,
-            problem: inner.problems.get(name).or(away),
+            lasting: trouble.as_ref().is_some_and(|trouble| trouble.lasts),
+            problem: trouble.map(|trouble| trouble.text).or(away),
         }
     };
     match unit.filter(|unit| unit.requirements.global) {

@@ -37,7 +37,10 @@ pub(super) async fn units(State(inner): State<Arc<Inner>>) -> Json<List<UnitView
         UnitView {
             placement: world.placements.get(name).map(|held| held.value.clone()),
             statuses: statuses.map(|(machine, held)| (machine, held.value.clone())).collect(),
-            problem: inner.problems.get(name),
+            problem: inner
+                .problems
+                .get(unit.value.app.as_ref().map(|(project, _)| project), name)
+                .map(|trouble| trouble.text),
             unit: unit.value.clone(),
         }
     });

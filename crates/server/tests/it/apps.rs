@@ -241,15 +241,15 @@ async fn a_name_that_another_app_has_is_not_taken_over() {
     let app = house.app_until("second", "the problem", |app| app.units[1].problem.is_some()).await;
     let problem = app.units[1].problem.as_ref().unwrap();
     assert!(problem.contains("web.service") && problem.contains("belongs to app first"), "{problem}");
-    assert_eq!((app.phase, app.units[1].current), (AppPhase::Rolling, false));
+    assert_eq!((app.phase, app.units[1].current), (AppPhase::Failed, false), "it will not pass by itself");
     let units = house.units().await;
     let owner = |name: &str| units[name].unit.app.as_ref().unwrap().0.to_string();
     assert_eq!((owner("web.service"), owner("own.service")), ("first".into(), "second".into()));
-    assert_eq!(units["web.service"].problem.as_ref(), Some(problem));
+    assert_eq!(units["web.service"].problem, None, "its owner has no problem");
     assert_eq!(units["web.service"].unit.text, text("first"));
     agent.report_all_up().await;
     assert_eq!(house.app("first").await.phase, AppPhase::Running);
-    assert_eq!(house.app("second").await.phase, AppPhase::Rolling, "what runs there is not its own");
+    assert_eq!(house.app("second").await.phase, AppPhase::Failed, "what runs there is not its own");
 
     // When the owner gives it up, it goes over.
     house.deploy(&mut agent, "first", 3, &[("other.service", &text("first"))]).await;
