@@ -71,7 +71,7 @@ fn a_commit_becomes_a_running_service_and_goes_back() {
 }
 
 #[test]
-fn altered_bytes_and_altered_units_are_not_started() {
+fn altered_bytes_are_not_started() {
     if skipped() {
         return;
     }
@@ -174,6 +174,43 @@ fn a_unit_of_another_user_reads_its_release_and_nothing_else() {
             .unwrap();
         assert!(!read.success(), "{secret} is open to others");
     }
+}
+
+#[tokio::test]
+async fn a_unit_file_that_was_altered_in_the_store_is_not_started() {
+    use sealift_client::api::AppStatus;
+    use sealift_store::{RedbStore, Store as _, Txn};
+
+    if skipped() {
+        return;
+    }
+    make_box();
+    let mut dev = Dev::start();
+    let project = Project::new(dev.dir.path());
+    project.commit("first");
+    dev.ok(&["push", project.path()]);
+    let before = dev.process("svc.service");
+    dev.kill();
+
+    let store = RedbStore::open(dev.state().join("store.redb")).await.unwrap();
+    let key = "releases/svc/000000000001";
+    let entry = store.get(key).await.unwrap().unwrap();
+    let mut release: serde_json::Value = serde_json::from_slice(&entry.value).unwrap();
+    release["units"]["svc.service"] = "[Service]\nExecStart=sleep 2d\n".into();
+    store.commit(Txn::new().put(key, serde_json::to_vec(&release).unwrap())).await.unwrap();
+    store.close().await;
+
+    dev.again();
+    let mut watch = dev.client().lines::<AppStatus>("/v1/apps/svc/watch").await.unwrap();
+    let failed = loop {
+        let app = watch.next().await.unwrap().unwrap();
+        if app.phase == sealift_model::AppPhase::Failed {
+            break app;
+        }
+    };
+    let error = failed.units[0].status.as_ref().unwrap().error.clone().unwrap();
+    assert!(error.contains("not the one in the signed package"), "{error}");
+    assert_eq!(dev.process("svc.service"), before);
 }
 
 #[test]
