@@ -9,9 +9,6 @@ use sealift_model::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The pipeline that a push runs unless another is named.
-pub const DEFAULT_PIPELINE: &str = "build";
-
 /// A list answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct List<T> {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 /// The box that test projects are built in: busybox, so a shell and nothing else.
-pub(crate) const BOX: &str = "localhost/sealift-e2e-box:latest";
+const BOX: &str = "localhost/sealift-e2e-box:latest";
 
 /// The program with nothing of the caller's environment that would change what it does.
 pub(crate) fn sealift() -> Command {
@@ -23,7 +23,7 @@ pub(crate) fn sealift() -> Command {
 }
 
 /// True when tests of containers are to be left out; says so.
-pub(crate) fn skipped() -> bool {
+fn skipped() -> bool {
     let skipped =
         std::env::var("SEALIFT_SKIP").is_ok_and(|skip| skip.split(',').any(|part| part == "containers"));
     if skipped {
@@ -33,7 +33,7 @@ pub(crate) fn skipped() -> bool {
 }
 
 /// Makes the box image from this machine's busybox, once for all tests.
-pub(crate) fn make_box() {
+fn make_box() {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(|| {
         let busybox =
@@ -67,6 +67,17 @@ pub(crate) fn make_box() {
         assert!(tar.wait().unwrap().success());
         assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
     });
+}
+
+/// A server and a project to push to it; none when tests of containers are to be left out.
+pub(crate) fn ready() -> Option<(Dev, Project)> {
+    if skipped() {
+        return None;
+    }
+    make_box();
+    let dev = Dev::start();
+    let project = Project::new(dev.dir.path());
+    Some((dev, project))
 }
 
 /// A `sealift dev` with a state directory and a systemd of its own. Dropped, nothing of it is left.

@@ -77,9 +77,7 @@ pub(super) async fn watch(
         };
         tokio::select! { () = stop.cancelled() => {}, () = tell => {} }
     });
-    Ok(lines(futures_util::stream::unfold(receiver, |mut receiver| async {
-        receiver.recv().await.map(|status| (status, receiver))
-    })))
+    Ok(lines(super::received(receiver)))
 }
 
 pub(super) async fn rollback(

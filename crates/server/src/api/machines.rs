@@ -110,9 +110,7 @@ pub(super) async fn assignments(
             () = tell_assignments(inner, id, of.session, sender) => {}
         }
     });
-    Ok(lines(futures_util::stream::unfold(receiver, |mut receiver| async {
-        receiver.recv().await.map(|event| (event, receiver))
-    })))
+    Ok(lines(super::received(receiver)))
 }
 
 /// What a connection was told last, so that only differences are told.

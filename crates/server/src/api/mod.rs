@@ -21,6 +21,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use sealift_store::{Revision, Txn};
 use serde::Serialize;
+use tokio::sync::mpsc;
 
 pub(crate) use error::Error;
 
@@ -94,6 +95,13 @@ pub(crate) fn unchanged(txn: Txn, world: &World, key: &Key) -> Txn {
 /// An object as it is stored.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(Error::Json)
+}
+
+/// What a task sends, as a stream that ends with the task.
+fn received<T>(receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> {
+    futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|value| (value, receiver))
+    })
 }
 
 /// A stream of JSON values, one a line.

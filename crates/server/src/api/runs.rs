@@ -1,6 +1,6 @@
 //! Runs: queued by people, carried out by agents, told to whoever reads the log.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures_util::StreamExt as _;
 use sealift_client::api::{Events, Finish, List, LogEntry, NewRun};
 use sealift_model::{
     App, AttemptEnd, Digest, Package, PackageName, ProjectName, Release, Run, RunEvent, RunId, RunState,
@@ -209,16 +210,7 @@ pub(super) async fn log(
             }
         }
     });
-    let lines_of = |batch: Vec<LogEntry>| VecDeque::from(batch);
-    Ok(lines(futures_util::stream::unfold(
-        (receiver, VecDeque::new()),
-        move |(mut receiver, mut waiting)| async move {
-            while waiting.is_empty() {
-                waiting = lines_of(receiver.recv().await?);
-            }
-            waiting.pop_front().map(|entry| (entry, (receiver, waiting)))
-        },
-    )))
+    Ok(lines(super::received(receiver).flat_map(futures_util::stream::iter)))
 }
 
 async fn tell_log(

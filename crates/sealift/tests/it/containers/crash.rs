@@ -10,7 +10,7 @@ use std::process::Command;
 use sealift_client::api::{AppStatus, List, LogEntry, Packages, Status};
 use sealift_model::{AppPhase, AttemptEnd, Run, RunState};
 
-use crate::host::{Dev, Project, commit_of, make_box, skipped};
+use crate::host::{Dev, commit_of, ready};
 
 /// When to kill.
 #[derive(Debug, Clone, Copy)]
@@ -85,12 +85,7 @@ fn containers(dev: &Dev) -> String {
 
 #[tokio::test]
 async fn a_kill_at_any_point_loses_nothing_and_doubles_nothing() {
-    if skipped() {
-        return;
-    }
-    make_box();
-    let mut dev = Dev::start();
-    let project = Project::new(dev.dir.path());
+    let Some((mut dev, project)) = ready() else { return };
     let mut current = project.commit("first");
     dev.ok(&["push", project.path()]);
     let mut ends: BTreeMap<usize, u32> = BTreeMap::new();
@@ -150,12 +145,7 @@ async fn a_kill_at_any_point_loses_nothing_and_doubles_nothing() {
 
 #[tokio::test]
 async fn kills_in_a_row_while_it_takes_up_its_work_again() {
-    if skipped() {
-        return;
-    }
-    make_box();
-    let mut dev = Dev::start();
-    let project = Project::new(dev.dir.path());
+    let Some((mut dev, project)) = ready() else { return };
     project.commit("first");
     dev.ok(&["push", project.path()]);
     let before = dev.process("svc.service");

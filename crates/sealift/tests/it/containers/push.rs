@@ -1,15 +1,10 @@
 //! From a commit to a running service, forth and back.
 
-use crate::host::{Dev, Project, make_box, skipped};
+use crate::host::ready;
 
 #[test]
 fn a_commit_becomes_a_running_service_and_goes_back() {
-    if skipped() {
-        return;
-    }
-    make_box();
-    let dev = Dev::start();
-    let project = Project::new(dev.dir.path());
+    let Some((dev, project)) = ready() else { return };
     let first = project.commit("first");
     let text = dev.ok(&["push", project.path()]);
     for wanted in ["svc-1 queued", "step: compile", "| hello", "passed", "signed", "svc runs release 1"] {
@@ -72,12 +67,7 @@ fn a_commit_becomes_a_running_service_and_goes_back() {
 
 #[test]
 fn altered_bytes_are_not_started() {
-    if skipped() {
-        return;
-    }
-    make_box();
-    let mut dev = Dev::start();
-    let project = Project::new(dev.dir.path());
+    let Some((mut dev, project)) = ready() else { return };
     project.commit("first");
     dev.ok(&["push", project.path()]);
     project.commit("second");
@@ -112,12 +102,7 @@ fn altered_bytes_are_not_started() {
 
 #[test]
 fn units_come_and_go_with_their_release() {
-    if skipped() {
-        return;
-    }
-    make_box();
-    let dev = Dev::start();
-    let project = Project::new(dev.dir.path());
+    let Some((dev, project)) = ready() else { return };
     project
         .write("units/extra.service", "[Service]\nExecStart=sleep 1d\n\n[X-Fleet]\nMachineOf=svc.service\n");
     project.commit("two units");
@@ -146,18 +131,13 @@ fn units_come_and_go_with_their_release() {
 
 #[test]
 fn a_unit_of_another_user_reads_its_release_and_nothing_else() {
-    if skipped() {
-        return;
-    }
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root's systemd starts units of another user");
         return;
     }
-    make_box();
-    let dev = Dev::start();
+    let Some((dev, project)) = ready() else { return };
     // The test's own folder is closed to others; a state directory in /var/lib is not.
     std::fs::set_permissions(dev.dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
-    let project = Project::new(dev.dir.path());
     project.write("units/svc.service", "[Service]\nUser=nobody\nExecStart=serve\n");
     let commit = project.commit("as nobody");
     dev.ok(&["push", project.path()]);
@@ -181,12 +161,7 @@ async fn a_unit_file_that_was_altered_in_the_store_is_not_started() {
     use sealift_client::api::AppStatus;
     use sealift_store::{RedbStore, Store as _, Txn};
 
-    if skipped() {
-        return;
-    }
-    make_box();
-    let mut dev = Dev::start();
-    let project = Project::new(dev.dir.path());
+    let Some((mut dev, project)) = ready() else { return };
     project.commit("first");
     dev.ok(&["push", project.path()]);
     let before = dev.process("svc.service");
@@ -215,16 +190,11 @@ async fn a_unit_file_that_was_altered_in_the_store_is_not_started() {
 
 #[test]
 fn the_machines_own_units_are_left_alone() {
-    if skipped() {
-        return;
-    }
-    make_box();
-    let dev = Dev::start();
+    let Some((dev, project)) = ready() else { return };
     // A private systemd reads its user's units from its home.
     let own = dev.state().join("systemd/home/.config/systemd/user");
     std::fs::create_dir_all(&own).unwrap();
     std::fs::write(own.join("svc.service"), "[Service]\nExecStart=sleep 1d\n").unwrap();
-    let project = Project::new(dev.dir.path());
     // systemd looks into a folder that is new when it is next made to reload, as by a release of another app.
     std::fs::rename(project.dir.join("units"), project.dir.join("aside")).unwrap();
     project.write_unit("other.service", "[Service]\nExecStart=serve\n");
@@ -247,12 +217,7 @@ fn the_machines_own_units_are_left_alone() {
 
 #[test]
 fn a_release_that_does_not_start_is_told_and_can_be_undone() {
-    if skipped() {
-        return;
-    }
-    make_box();
-    let dev = Dev::start();
-    let project = Project::new(dev.dir.path());
+    let Some((dev, project)) = ready() else { return };
     let first = project.commit("first");
     dev.ok(&["push", project.path()]);
     project.write("units/svc.service", "[Service]\nType=oneshot\nExecStart=false\n");
@@ -268,12 +233,7 @@ fn a_release_that_does_not_start_is_told_and_can_be_undone() {
 
 #[test]
 fn other_branches_make_packages_and_an_abort_stops_a_run() {
-    if skipped() {
-        return;
-    }
-    make_box();
-    let dev = Dev::start();
-    let project = Project::new(dev.dir.path());
+    let Some((dev, project)) = ready() else { return };
     project.commit("first");
     dev.ok(&["push", project.path()]);
     let before = dev.process("svc.service");
