@@ -17,7 +17,7 @@ use sealift_model::{
     EventKind, MachineId, Run, RunAssignment, RunEvent, RunId, SessionId, Timestamp, UnitName,
 };
 use sealift_package::archive::{self, Limits};
-use sealift_pipeline::{Engine, EngineOptions, Git, Leftovers, RunSpec, Source, Tuning, config};
+use sealift_pipeline::{Engine, EngineOptions, Git, Leftovers, RunSpec, Source, config};
 use sealift_unitfile::UnitFile;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
@@ -296,7 +296,7 @@ impl Inner {
             started_by: "sealift".into(),
             env: Vec::new(),
             hidden_env: Vec::new(),
-            tuning: Tuning::default(),
+            ..RunSpec::default()
         };
         let outcome = sealift_pipeline::execute(engine, &loaded.config, spec, events.clone(), cancel).await?;
         Ok((outcome, units))

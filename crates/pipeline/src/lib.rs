@@ -10,6 +10,7 @@
 pub mod config;
 mod engine;
 mod env;
+mod internal;
 mod layout;
 mod leftovers;
 mod lenient;

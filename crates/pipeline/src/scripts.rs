@@ -45,11 +45,21 @@ fi
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared {
     pub(crate) name: String,
-    /// Its file, as the container sees it; or why the step cannot be run.
-    pub(crate) script: Result<String, String>,
+    pub(crate) content: Content,
     /// Where its message appears, below the pipeline's directory.
     pub(crate) message: PathBuf,
     pub(crate) after: bool,
+}
+
+/// What is to be done for a step.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    /// The shell sources this file, named as the container sees it.
+    Script(String),
+    /// The engine does it, `internal/*`.
+    Internal(Box<StepConfig>),
+    /// It cannot be run, for this reason.
+    Unusable(String),
 }
 
 /// Writes the helper functions.
@@ -69,7 +79,7 @@ pub(crate) fn prepare(
     let message = report.join("message.txt");
     let mut prepared = Prepared {
         name: step.title().to_owned(),
-        script: Ok(String::new()),
+        content: Content::Internal(Box::new(step.clone())),
         message: message.clone(),
         after,
     };
@@ -78,10 +88,13 @@ pub(crate) fn prepare(
     open_to_all(&layout.pipeline.join(&report))?;
     open_to_all(&artifacts)?;
 
+    if step.owner == "internal" {
+        return Ok(prepared);
+    }
     let content = match content(layout, number, &label, step)? {
         Ok(content) => content,
         Err(reason) => {
-            prepared.script = Err(reason);
+            prepared.content = Content::Unusable(reason);
             return Ok(prepared);
         }
     };
@@ -110,7 +123,7 @@ pub(crate) fn prepare(
     text.push_str(&content.run);
     let file = format!("{number}.sh");
     fs::write(layout.control.join(&file), text)?;
-    prepared.script = Ok(format!("{CONTROL}/{file}"));
+    prepared.content = Content::Script(format!("{CONTROL}/{file}"));
     Ok(prepared)
 }
 
@@ -120,7 +133,7 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
 }
 
 /// What a step consists of.
-struct Content {
+struct Files {
     /// As the container sees it.
     root: String,
     /// Shell lines that run it.
@@ -133,7 +146,7 @@ fn content(
     number: usize,
     label: &str,
     step: &StepConfig,
-) -> io::Result<Result<Content, String>> {
+) -> io::Result<Result<Files, String>> {
     if let Some(url) = &step.url {
         let Some(path) = url.strip_prefix("file://") else {
             return Ok(Err(format!(
@@ -151,19 +164,15 @@ fn content(
         fs::write(dir.join("run.sh"), format!("{code}\n"))?;
         // As with the reference, a first line with `#!` names no interpreter: it only leaves out `set -e`.
         let strict = if code.starts_with("#!") { "" } else { "set -e\n" };
-        return Ok(Ok(Content { run: format!("{strict}. {root}/run.sh\n"), root, defaults: Vec::new() }));
+        return Ok(Ok(Files { run: format!("{strict}. {root}/run.sh\n"), root, defaults: Vec::new() }));
     }
-    let what = if step.owner == "internal" {
-        "this internal step is not there yet"
-    } else {
-        "the step registry is gone"
-    };
+    let what = "the step registry is gone";
     let help = "write it as a `script` step, or keep its files in the project and name them: `- NAME \"file://PATH\"`";
     Ok(Err(format!("step `{}` is not known: {what}; {help}", step.id)))
 }
 
 /// A step whose files are in the source tree.
-fn local(layout: &Layout, label: &str, step: &StepConfig, path: &str) -> io::Result<Result<Content, String>> {
+fn local(layout: &Layout, label: &str, step: &StepConfig, path: &str) -> io::Result<Result<Files, String>> {
     let refused = |reason: &str| Ok(Err(format!("step `{}` cannot be used: {path} {reason}", step.id)));
     let relative: PathBuf = Path::new(path)
         .components()
@@ -191,7 +200,7 @@ fn local(layout: &Layout, label: &str, step: &StepConfig, path: &str) -> io::Res
     line(&mut run, format_args!(". {quoted}/run.sh"));
     let defaults =
         fs::read_to_string(target.join("step.yml")).map(|text| defaults(&text)).unwrap_or_default();
-    Ok(Ok(Content { root, run, defaults }))
+    Ok(Ok(Files { root, run, defaults }))
 }
 
 /// The defaults in a step.yml: `properties: [{name, default}]`.

@@ -41,6 +41,10 @@ const LOOK: Duration = Duration::from_secs(5);
 const CHANGE: Duration = Duration::from_secs(10);
 /// How long it may take to hand all files back.
 const OWN: Duration = Duration::from_secs(60);
+/// The most that is kept of what a shell answers.
+const COLLECTED: usize = 4 * 1024 * 1024;
+/// Stands for the question after the variables where a step's number would.
+const ENVIRONMENT: usize = usize::MAX;
 /// Words of the supervisor fit in a pipe's atomic write. A step may have made the stream non-blocking for all who
 /// share it, so a write is tried until it is done. Its own complaints go nowhere: they are no output of a step.
 ///
@@ -246,11 +250,34 @@ impl Session {
         self.skip(limit, |mark| mark == Mark::Ready).await
     }
 
+    /// What the shell exports now.
+    pub(crate) async fn environment(&mut self) -> Result<Vec<(String, String)>, Error> {
+        // Processes that a step left behind may write in between, so what counts stands between two words of ours.
+        let word = nonce()?;
+        let commands = format!(
+            "{{ printf '\\n%s\\0' {word}; command env -0 || command env; printf '%s\\n' {word}; }} 2>/dev/null\n\
+             command echo 'end {ENVIRONMENT} 0' >{CONTROL}/{REPORT} 2>/dev/null\n"
+        );
+        self.state = State::Lost;
+        self.write(&commands).await?;
+        let wanted = |mark| matches!(mark, Mark::End { step: ENVIRONMENT, .. });
+        let text = self.collect(CHANGE, wanted).await?;
+        self.state = State::Shell;
+        let between = text.split_once(&word).and_then(|(_, rest)| rest.rsplit_once(&word));
+        Ok(variables(between.map_or("", |(between, _)| between)))
+    }
+
     /// Reads both streams up to a mark. What comes before it belongs to no step any more.
     async fn skip(&mut self, limit: Duration, wanted: impl Fn(Mark) -> bool) -> Result<(), Error> {
+        self.collect(limit, wanted).await.map(drop)
+    }
+
+    /// Reads both streams up to a mark; what came on standard output before it, [`COLLECTED`] bytes at most.
+    async fn collect(&mut self, limit: Duration, wanted: impl Fn(Mark) -> bool) -> Result<String, Error> {
         let read = async {
             let mut seen = [false; 2];
             let mut pieces = Vec::new();
+            let mut collected = String::new();
             while seen != [true; 2] {
                 let (index, bytes) = match self.shell.output.next().await {
                     Some(Ok(LogOutput::StdOut { message })) => (0, message),
@@ -259,13 +286,18 @@ impl Session {
                     Some(Err(_)) | None => return Err(Error::Gone),
                 };
                 self.readers[index].push(&bytes, &mut pieces);
-                let mut marks = pieces.drain(..).filter_map(|piece| match piece {
-                    Piece::Mark(mark) => Some(mark),
-                    Piece::Text { .. } => None,
-                });
-                seen[index] |= marks.any(&wanted);
+                for piece in pieces.drain(..) {
+                    match piece {
+                        Piece::Mark(mark) => seen[index] |= wanted(mark),
+                        Piece::Text { text, partial } if index == 0 && collected.len() < COLLECTED => {
+                            collected.push_str(&text);
+                            collected.push_str(if partial { "" } else { "\n" });
+                        }
+                        Piece::Text { .. } => {}
+                    }
+                }
             }
-            Ok(())
+            Ok(collected)
         };
         timeout(limit, read).await.unwrap_or(Err(Error::Gone))
     }
@@ -413,6 +445,17 @@ impl Session {
             Err(_) => Err(Error::Write(std::io::ErrorKind::TimedOut.into())),
         }
     }
+}
+
+/// The output of `env -0`, or of an `env` that knows no `-0`: then a value's further lines are lost.
+fn variables(text: &str) -> Vec<(String, String)> {
+    let text = text.trim_start_matches('\0');
+    let separator = if text.contains('\0') { '\0' } else { '\n' };
+    let pairs = text.split(separator).filter_map(|pair| pair.split_once('='));
+    pairs
+        .filter(|(name, _)| shell::is_name(name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn concerns(mark: Mark, step: usize) -> bool {

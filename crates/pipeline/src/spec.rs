@@ -44,8 +44,14 @@ impl Default for Tuning {
     }
 }
 
+impl Default for Source {
+    fn default() -> Source {
+        Source::Own(PathBuf::new())
+    }
+}
+
 /// What is to be run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RunSpec {
     /// Unique among the runs on this engine, such as `hello-12.1`.
     pub key: String,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use sealift_pipeline::{Engine, EngineOptions, Git, RunSpec, Source, Tuning, config, execute};
+use sealift_pipeline::{Engine, EngineOptions, Git, RunSpec, Source, config, execute};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -96,7 +96,7 @@ async fn pipeline(engine: &Engine, dir: &std::path::Path, steps: usize, round: u
         env: Vec::new(),
         hidden_env: Vec::new(),
         run_id: "0123456789abcdef01234567".into(),
-        tuning: Tuning::default(),
+        ..RunSpec::default()
     };
     let (sender, mut events) = mpsc::channel(1024);
     let began = Instant::now();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use sealift_model::Timestamp;
-use sealift_pipeline::{Engine, Git, RunSpec, Source, Tuning, config};
+use sealift_pipeline::{Engine, Git, RunSpec, Source, config};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +59,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         deploy: false,
         deploy_target: None,
         started_by: std::env::var("USER").unwrap_or_default(),
-        tuning: Tuning::default(),
+        ..RunSpec::default()
     };
     let cancel = CancellationToken::new();
     let (sender, mut events) = mpsc::channel(1024);

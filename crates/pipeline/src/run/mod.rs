@@ -6,12 +6,14 @@
 //!
 //! It must not know who wanted the run, nor what becomes of its output.
 
+mod scene;
+mod steps;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ImageConfig};
-use sealift_model::{EventKind, StepOutcome, StepResult};
+use sealift_model::{EventKind, StepResult};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,9 +24,8 @@ use crate::env::{self, Env};
 use crate::layout::{self, Layout};
 use crate::leftovers::{self, Leftovers, remove_leftovers};
 use crate::scripts::{self, Prepared};
-use crate::service::{self, Service};
-use crate::session::{self, CONTROL, Limits, Session, StepEnd};
-use crate::shell;
+use crate::service;
+use crate::session::{self, Limits, Session};
 use crate::source;
 use crate::spec::{Outcome, RunSpec};
 
@@ -91,16 +92,10 @@ struct Run {
     steps: Vec<StepResult>,
 }
 
-/// What a step's end means for those behind it.
-struct StepReport {
-    outcome: StepOutcome,
-    message: Option<String>,
-    shell_lives: bool,
-}
-
 /// The container in which the steps run.
 struct Scene {
     container: String,
+    network: String,
     layout: Layout,
     limits: Limits,
 }
@@ -158,7 +153,7 @@ impl Run {
         };
         let (env, refused) = env::base(&self.spec, &source_dir);
         let the_box = found.as_ref().ok().and_then(|pipeline| self.config.box_of(pipeline)).cloned();
-        let image = the_box.as_ref().map(|the_box| image_of(the_box, &env)).unwrap_or_default();
+        let image = the_box.as_ref().map(|the_box| scene::image_of(the_box, &env)).unwrap_or_default();
         let main = found.as_ref().map(|pipeline| self.steps_of(pipeline).to_vec()).unwrap_or_default();
         let after = found.as_ref().map(|pipeline| pipeline.after_steps.clone()).unwrap_or_default();
         let steps = main.iter().chain(&after).map(|step| step.title().to_owned()).collect();
@@ -269,274 +264,13 @@ impl Run {
             silence: self.spec.tuning.no_response_limit.unwrap_or_else(|| self.config.no_response_limit()),
         };
         let root = user.is_none();
-        let scene = Scene { container, layout, limits };
+        let scene = Scene { container, network, layout, limits };
         let result = self.all_steps(&scene, &env, session, &prepared).await;
         self.give_back(&scene.container, root, session).await;
-
         result
     }
-
-    async fn all_steps(
-        &mut self,
-        scene: &Scene,
-        env: &Env,
-        session: &mut Session,
-        prepared: &[Prepared],
-    ) -> Result<(bool, Option<String>), Error> {
-        let (main, after) = prepared.split_at(prepared.partition_point(|step| !step.after));
-        let failed = self.series(scene, env, session, main, 0).await?;
-        if after.is_empty() || self.cancel.is_cancelled() {
-            return Ok(ending(failed, self.cancel.is_cancelled()));
-        }
-        let mut env = env.clone();
-        env.set("WERCKER_RESULT", if failed.is_none() { "passed" } else { "failed" });
-        let (step, message) = failed.clone().unwrap_or_default();
-        env.set("WERCKER_FAILED_STEP_DISPLAY_NAME", step);
-        env.set("WERCKER_FAILED_STEP_MESSAGE", message);
-        // What the steps left running is not there for the after-steps, as when the reference restarted the box.
-        session.clean_shell(env.entries()).await?;
-        self.series(scene, &env, session, after, main.len()).await?;
-        Ok(ending(failed, self.cancel.is_cancelled()))
-    }
-
-    /// Steps one after the other, until one does not pass: that one's name and what went wrong.
-    async fn series(
-        &mut self,
-        scene: &Scene,
-        env: &Env,
-        session: &mut Session,
-        steps: &[Prepared],
-        first: usize,
-    ) -> Result<Option<(String, String)>, Error> {
-        for (number, step) in (first..).zip(steps) {
-            let report = self.step(scene, env, session, number, step).await?;
-            if report.outcome != StepOutcome::Passed {
-                return Ok(Some((step.name.clone(), report.message.unwrap_or_default())));
-            }
-            if !report.shell_lives && number + 1 < first + steps.len() {
-                let lost = "what it and earlier steps exported is lost to the next";
-                self.warn(format!("step {} ended the shell: {lost}", step.name)).await;
-            }
-        }
-        Ok(None)
-    }
-
-    async fn step(
-        &mut self,
-        scene: &Scene,
-        env: &Env,
-        session: &mut Session,
-        number: usize,
-        step: &Prepared,
-    ) -> Result<StepReport, Error> {
-        let started = Instant::now();
-        let Prepared { name, after, .. } = step.clone();
-        self.tell(EventKind::StepStarted { step: number, name: name.clone(), after }).await;
-        let ended = match &step.script {
-            Err(reason) => Err(reason.clone()),
-            Ok(script) => match self.source(scene, env, session, number, script).await {
-                Ok(end) => Ok(end),
-                // The step is told of like any other before the run ends.
-                Err(error) => {
-                    self.finish(number, step, StepOutcome::Failed, None, started, Some(chain(&error))).await;
-                    return Err(error);
-                }
-            },
-        };
-        let written = source::read_message(&scene.layout.pipeline, &step.message);
-        let (outcome, code, message, shell_lives) = match ended {
-            Err(reason) => (StepOutcome::Failed, None, Some(reason), true),
-            Ok(StepEnd::Code { code: 0, shell_lives }) => {
-                (StepOutcome::Passed, Some(0), written, shell_lives)
-            }
-            Ok(StepEnd::Code { code, shell_lives }) => {
-                (StepOutcome::Failed, Some(code), written, shell_lives)
-            }
-            Ok(StepEnd::TimedOut { silent }) => {
-                let Limits { command, silence } = scene.limits;
-                let message = if silent {
-                    format!("stopped: no output for {}", words(silence))
-                } else {
-                    format!("stopped: it took longer than {}", words(command))
-                };
-                (StepOutcome::TimedOut, None, Some(message), false)
-            }
-            Ok(StepEnd::Cancelled) => (StepOutcome::Aborted, None, Some("aborted".to_owned()), false),
-        };
-        let summary = message.clone().or_else(|| code.map(|code| format!("exit code {code}")));
-        self.finish(number, step, outcome, code, started, message).await;
-        Ok(StepReport { outcome, message: summary, shell_lives })
-    }
-
-    /// Runs a step's file in the session, starting a shell where there is none.
-    async fn source(
-        &self,
-        scene: &Scene,
-        env: &Env,
-        session: &mut Session,
-        number: usize,
-        script: &str,
-    ) -> Result<StepEnd, Error> {
-        if !session.has_shell() {
-            session.shell(env.entries()).await?;
-        }
-        Ok(session.step(number, script, scene.limits, &self.cancel, &self.events).await?)
-    }
-
-    async fn finish(
-        &mut self,
-        number: usize,
-        step: &Prepared,
-        outcome: StepOutcome,
-        exit_code: Option<i32>,
-        started: Instant,
-        message: Option<String>,
-    ) {
-        let Prepared { name, after, .. } = step.clone();
-        let millis = millis(started);
-        self.steps.push(StepResult { name: name.clone(), outcome, exit_code, millis, after });
-        self.tell(EventKind::StepFinished { step: number, name, outcome, exit_code, millis, after, message })
-            .await;
-    }
-
     fn check(&self) -> Result<(), Error> {
         if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
-    }
-
-    /// The image's configuration; pulls the image if it is not there.
-    async fn image(&self, image: &str) -> Result<ImageConfig, Error> {
-        if let Some(config) = self.engine.image(image).await? {
-            return Ok(config);
-        }
-        self.note(format!("pulling {image}")).await;
-        let mut pull = self.engine.pull(image);
-        loop {
-            let next = tokio::select! {
-                next = pull.next() => next,
-                () = self.cancel.cancelled() => return Err(Error::Cancelled),
-            };
-            let Some(progress) = next.transpose()? else { break };
-            self.note(format!("{image}: {progress}")).await;
-        }
-        let missing = || engine::Error::Pull {
-            image: image.to_owned(),
-            answer: "it is not there afterwards".to_owned(),
-        };
-        Ok(self.engine.image(image).await?.ok_or_else(missing)?)
-    }
-
-    async fn create_network(&self, network: &str) -> Result<(), Error> {
-        let created = self.engine.create_network(network, self.labels("network")).await;
-        if let Err(engine::Error::Refused { .. }) = &created {
-            // Left by a run of the same name that crashed.
-            self.clean_up().await?;
-            return Ok(self.engine.create_network(network, self.labels("network")).await?);
-        }
-        Ok(created?)
-    }
-
-    async fn services(&self, pipeline: &Pipeline, env: &Env, network: &str) -> Result<Vec<Service>, Error> {
-        let mut services: Vec<Service> = Vec::new();
-        for config in self.config.services_of(pipeline) {
-            self.check()?;
-            let image = image_of(config, env);
-            let alias = config.alias();
-            let image_config = self.image(&image).await?;
-            self.note(format!("starting service {alias} ({image})")).await;
-            let place = service::Place {
-                container: self.container_name(Some(&format!("{}-{alias}", services.len()))),
-                network,
-                labels: self.labels("service"),
-                earlier: &services,
-            };
-            let service = service::start(&self.engine, config, &image, &image_config, env, place).await?;
-            services.push(service);
-        }
-        for service in &services {
-            let started = Instant::now();
-            service.ready(&self.engine, self.spec.tuning.service_limit, &self.cancel).await?;
-            let alias = &service.alias;
-            let text = match service.awaited() {
-                Some(what) => {
-                    format!("service {alias} is ready: {what} answered after {} ms", millis(started))
-                }
-                None => format!("service {alias} runs; it exposes no ports, so nothing was waited for"),
-            };
-            self.note(text).await;
-        }
-        Ok(services)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the parts of one container, used once")]
-    async fn create_box(
-        &self,
-        the_box: &BoxConfig,
-        image: &str,
-        root: &str,
-        env: &Env,
-        layout: &Layout,
-        network: &str,
-        container: &str,
-        services: &[Service],
-    ) -> Result<(), Error> {
-        let mut binds =
-            vec![bind(&layout.pipeline, "/pipeline", "rw")?, bind(&layout.control, CONTROL, "ro")?];
-        if !layout.source.starts_with(&layout.pipeline) {
-            binds.push(bind(&layout.source, "/pipeline/source", "rw")?);
-        }
-        if root != "/pipeline/source" {
-            binds.push(bind(&layout.source, root, "rw")?);
-        }
-        let (entrypoint, cmd) = session::command(&shell_of(the_box, env));
-        let body = ContainerCreateBody {
-            image: Some(image.to_owned()),
-            entrypoint: Some(entrypoint),
-            cmd: Some(cmd),
-            open_stdin: Some(true),
-            env: Some(env::of_box(the_box, env)),
-            labels: Some(self.labels("box")),
-            working_dir: Some("/".to_owned()),
-            host_config: Some(HostConfig {
-                binds: Some(binds),
-                network_mode: Some(network.to_owned()),
-                extra_hosts: Some(service::hosts(services)),
-                // We hear all of it; nobody is to write it to a disk as well.
-                log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-                ..HostConfig::default()
-            }),
-            ..ContainerCreateBody::default()
-        };
-        Ok(self.engine.create(container, body).await?)
-    }
-
-    /// Files that root in the box made belong to root on this machine as well; hand them to the user we are, so that
-    /// they can be read and removed. The session can do that if the box's user is root.
-    async fn give_back(&self, container: &str, root: bool, session: &mut Session) {
-        if rustix::process::geteuid().is_root() {
-            return;
-        }
-        let (uid, gid) = if self.engine.rootless() {
-            (0, 0)
-        } else {
-            (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
-        };
-        let owner = format!("{uid}:{gid}");
-        if root {
-            match session.give_back(&owner).await {
-                Ok(()) => return,
-                Err(error) => tracing::debug!(%error, "cannot hand the files back by the session"),
-            }
-        }
-        let give = format!("kill -9 -1; chown -R {owner} /pipeline");
-        match self
-            .engine
-            .command(container, Some("0"), &["/bin/sh", "-c", &give].map(str::to_owned), SWEEP)
-            .await
-        {
-            Ok(0) => {}
-            Ok(code) => tracing::debug!(code, "cannot hand the files back"),
-            Err(error) => tracing::debug!(%error, "cannot hand the files back"),
-        }
     }
 
     /// Removes all that the run made, but for its tree.
@@ -564,27 +298,6 @@ impl Run {
         leftovers::labels(&self.spec.key, &self.spec.owner, role)
     }
 }
-
-fn bind(from: &Path, to: &str, mode: &str) -> Result<String, Error> {
-    for path in [&*from.to_string_lossy(), to] {
-        if path.contains(':') || !path.starts_with('/') {
-            return Err(Error::Path { path: path.to_owned() });
-        }
-    }
-    // `z`: where SELinux is on, the container may use it.
-    Ok(format!("{}:{to}:{mode},z", from.display()))
-}
-
-fn image_of(config: &BoxConfig, env: &Env) -> String {
-    config.image(&|name| env.get(name).map(str::to_owned))
-}
-
-/// The box's own `entrypoint` and `cmd` are the shell that the steps are fed to.
-fn shell_of(config: &BoxConfig, env: &Env) -> Vec<String> {
-    let parts = [&config.entrypoint, &config.cmd];
-    parts.into_iter().flatten().flat_map(|part| shell::split(&env.fill(part))).collect()
-}
-
 fn ending(failed: Option<(String, String)>, cancelled: bool) -> (bool, Option<String>) {
     match failed {
         _ if cancelled => (false, Some("aborted".to_owned())),

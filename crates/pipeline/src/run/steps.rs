@@ -1,0 +1,187 @@
+//! The steps of a run, one after the other in one shell.
+//!
+//! Guarantees: every step that is begun is told of and told to have ended, whatever becomes of it.
+//!
+//! It must not know how the container came about.
+
+use sealift_model::{EventKind, StepOutcome, StepResult};
+use tokio::time::Instant;
+
+use super::{Error, Run, Scene, chain, ending, millis, words};
+use crate::config::StepConfig;
+use crate::env::Env;
+use crate::internal;
+use crate::scripts::{Content, Prepared};
+use crate::session::{Limits, Session, StepEnd};
+use crate::source;
+
+/// What a step's end means for those behind it.
+struct StepReport {
+    outcome: StepOutcome,
+    message: Option<String>,
+    shell_lives: bool,
+}
+
+impl Run {
+    pub(super) async fn all_steps(
+        &mut self,
+        scene: &Scene,
+        env: &Env,
+        session: &mut Session,
+        prepared: &[Prepared],
+    ) -> Result<(bool, Option<String>), Error> {
+        let (main, after) = prepared.split_at(prepared.partition_point(|step| !step.after));
+        let failed = self.series(scene, env, session, main, 0).await?;
+        if after.is_empty() || self.cancel.is_cancelled() {
+            return Ok(ending(failed, self.cancel.is_cancelled()));
+        }
+        let mut env = env.clone();
+        env.set("WERCKER_RESULT", if failed.is_none() { "passed" } else { "failed" });
+        let (step, message) = failed.clone().unwrap_or_default();
+        env.set("WERCKER_FAILED_STEP_DISPLAY_NAME", step);
+        env.set("WERCKER_FAILED_STEP_MESSAGE", message);
+        // What the steps left running is not there for the after-steps, as when the reference restarted the box.
+        session.clean_shell(env.entries()).await?;
+        self.series(scene, &env, session, after, main.len()).await?;
+        Ok(ending(failed, self.cancel.is_cancelled()))
+    }
+
+    /// Steps one after the other, until one does not pass: that one's name and what went wrong.
+    async fn series(
+        &mut self,
+        scene: &Scene,
+        env: &Env,
+        session: &mut Session,
+        steps: &[Prepared],
+        first: usize,
+    ) -> Result<Option<(String, String)>, Error> {
+        for (number, step) in (first..).zip(steps) {
+            let report = self.step(scene, env, session, number, step).await?;
+            if report.outcome != StepOutcome::Passed {
+                return Ok(Some((step.name.clone(), report.message.unwrap_or_default())));
+            }
+            if !report.shell_lives && number + 1 < first + steps.len() {
+                let lost = "what it and earlier steps exported is lost to the next";
+                self.warn(format!("step {} ended the shell: {lost}", step.name)).await;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn step(
+        &mut self,
+        scene: &Scene,
+        env: &Env,
+        session: &mut Session,
+        number: usize,
+        step: &Prepared,
+    ) -> Result<StepReport, Error> {
+        let started = Instant::now();
+        let Prepared { name, after, .. } = step.clone();
+        self.tell(EventKind::StepStarted { step: number, name: name.clone(), after }).await;
+        let ended = match &step.content {
+            Content::Unusable(reason) => Err(reason.clone()),
+            Content::Script(script) => match self.source(scene, env, session, number, script).await {
+                Ok(end) => Ok(end),
+                // The step is told of like any other before the run ends.
+                Err(error) => {
+                    self.finish(number, step, StepOutcome::Failed, None, started, Some(chain(&error))).await;
+                    return Err(error);
+                }
+            },
+            Content::Internal(config) => self.internal(scene, env, session, number, config).await,
+        };
+        let written = source::read_message(&scene.layout.pipeline, &step.message);
+        let (outcome, code, message, shell_lives) = match ended {
+            Err(reason) => (StepOutcome::Failed, None, Some(reason), true),
+            Ok(StepEnd::Code { code: 0, shell_lives }) => {
+                (StepOutcome::Passed, Some(0), written, shell_lives)
+            }
+            Ok(StepEnd::Code { code, shell_lives }) => {
+                (StepOutcome::Failed, Some(code), written, shell_lives)
+            }
+            Ok(StepEnd::TimedOut { silent }) => {
+                let Limits { command, silence } = scene.limits;
+                let message = if silent {
+                    format!("stopped: no output for {}", words(silence))
+                } else {
+                    format!("stopped: it took longer than {}", words(command))
+                };
+                (StepOutcome::TimedOut, None, Some(message), false)
+            }
+            Ok(StepEnd::Cancelled) => (StepOutcome::Aborted, None, Some("aborted".to_owned()), false),
+        };
+        let summary = message.clone().or_else(|| code.map(|code| format!("exit code {code}")));
+        self.finish(number, step, outcome, code, started, message).await;
+        Ok(StepReport { outcome, message: summary, shell_lives })
+    }
+
+    /// Runs a step's file in the session, starting a shell where there is none.
+    async fn source(
+        &self,
+        scene: &Scene,
+        env: &Env,
+        session: &mut Session,
+        number: usize,
+        script: &str,
+    ) -> Result<StepEnd, Error> {
+        if !session.has_shell() {
+            session.shell(env.entries()).await?;
+        }
+        Ok(session.step(number, script, scene.limits, &self.cancel, &self.events).await?)
+    }
+
+    /// Runs a step that is done by the engine and not in the shell; why it failed, if it did.
+    async fn internal(
+        &mut self,
+        scene: &Scene,
+        env: &Env,
+        session: &mut Session,
+        number: usize,
+        config: &StepConfig,
+    ) -> Result<StepEnd, String> {
+        let mut env = env.clone();
+        // What earlier steps exported counts in the properties.
+        if session.has_shell() {
+            match session.environment().await {
+                Ok(exported) => exported.into_iter().for_each(|(name, value)| env.set(&name, value)),
+                Err(error) => return Err(format!("cannot read the shell's variables: {}", chain(&error))),
+            }
+        }
+        let context = internal::Context {
+            engine: &self.engine,
+            spec: &self.spec,
+            container: &scene.container,
+            network: &scene.network,
+            layout: &scene.layout,
+            env: &env,
+            step: number,
+            events: &self.events,
+        };
+        let limit = scene.limits.command;
+        let shell_lives = session.has_shell();
+        tokio::select! {
+            result = internal::run(config, &context) => {
+                result.map(|()| StepEnd::Code { code: 0, shell_lives }).map_err(|error| chain(&error))
+            }
+            () = self.cancel.cancelled() => Ok(StepEnd::Cancelled),
+            () = tokio::time::sleep(limit) => Ok(StepEnd::TimedOut { silent: false }),
+        }
+    }
+
+    async fn finish(
+        &mut self,
+        number: usize,
+        step: &Prepared,
+        outcome: StepOutcome,
+        exit_code: Option<i32>,
+        started: Instant,
+        message: Option<String>,
+    ) {
+        let Prepared { name, after, .. } = step.clone();
+        let millis = millis(started);
+        self.steps.push(StepResult { name: name.clone(), outcome, exit_code, millis, after });
+        self.tell(EventKind::StepFinished { step: number, name, outcome, exit_code, millis, after, message })
+            .await;
+    }
+}
