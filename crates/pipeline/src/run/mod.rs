@@ -23,6 +23,7 @@ use crate::engine::{self, Engine};
 use crate::env::{self, Env};
 use crate::layout::{self, Layout};
 use crate::leftovers::{self, Leftovers, remove_leftovers};
+use crate::mask::{self, Mask, Masking};
 use crate::scripts::{self, Prepared};
 use crate::service;
 use crate::session::{self, Limits, Session};
@@ -54,6 +55,8 @@ pub enum Error {
     Service(#[from] service::Error),
     #[error(transparent)]
     Session(#[from] session::Error),
+    #[error(transparent)]
+    Mask(#[from] mask::Error),
     #[error("the run was cancelled")]
     Cancelled,
     #[error("the run's task broke off")]
@@ -74,13 +77,50 @@ pub async fn execute(
     events: mpsc::Sender<EventKind>,
     cancel: CancellationToken,
 ) -> Result<Outcome, Error> {
+    let mask = Mask::new(&spec.hidden_env)?;
+    let mut warnings = Vec::new();
+    if !mask.too_short().is_empty() {
+        let names = mask.too_short().join(", ");
+        warnings
+            .push(format!("not masked, because the value is too short to tell it from other text: {names}"));
+    }
+    let (sender, receiver) = mpsc::channel(events.max_capacity());
+    let (events, masking) = if mask.is_empty() {
+        (events, None)
+    } else {
+        (sender, Some(tokio::spawn(tell_masked(mask.clone(), receiver, events))))
+    };
     // A task of its own, so that it can clean up even when nobody waits for it any more.
     let cancel = cancel.child_token();
     let guard = cancel.clone().drop_guard();
-    let run = Run { engine: engine.clone(), config: config.clone(), spec, events, cancel, steps: Vec::new() };
+    let run = Run {
+        engine: engine.clone(),
+        config: config.clone(),
+        spec,
+        events,
+        cancel,
+        steps: Vec::new(),
+        warnings,
+    };
     let result = tokio::spawn(run.whole()).await.map_err(Error::Task)?;
     drop(guard);
-    result
+    if let Some(masking) = masking {
+        masking.await.map_err(Error::Task)?;
+    }
+    result.map(|outcome| Outcome { message: outcome.message.map(|text| mask.apply(&text)), ..outcome })
+}
+
+/// Hands events on without the secrets in them, until the last one.
+async fn tell_masked(mask: Mask, mut from: mpsc::Receiver<EventKind>, to: mpsc::Sender<EventKind>) {
+    let mut masking = Masking::new(mask);
+    let mut masked = Vec::new();
+    while let Some(event) = from.recv().await {
+        masking.event(event, &mut masked);
+        for event in masked.drain(..) {
+            // Nobody listening is no reason to stop: the run goes on until it is told to end.
+            to.send(event).await.ok();
+        }
+    }
 }
 
 struct Run {
@@ -90,6 +130,8 @@ struct Run {
     events: mpsc::Sender<EventKind>,
     cancel: CancellationToken,
     steps: Vec<StepResult>,
+    /// To be told once it has begun.
+    warnings: Vec<String>,
 }
 
 /// The container in which the steps run.
@@ -158,6 +200,9 @@ impl Run {
         let after = found.as_ref().map(|pipeline| pipeline.after_steps.clone()).unwrap_or_default();
         let steps = main.iter().chain(&after).map(|step| step.title().to_owned()).collect();
         self.tell(EventKind::PipelineStarted { pipeline: name.clone(), image: image.clone(), steps }).await;
+        for text in std::mem::take(&mut self.warnings) {
+            self.warn(text).await;
+        }
         let pipeline = found?;
         let the_box = the_box.filter(|the_box| !the_box.id.is_empty()).ok_or(Error::NoBox { name })?;
         for name in refused {

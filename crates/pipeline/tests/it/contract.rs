@@ -11,11 +11,11 @@ async fn what_a_step_exports_flows_on() {
         let codes = [
             "export A='it is \"so\" $HOME'; f() { echo \"f $1\"; }; B=plain; cd /tmp; echo ${BASH_VERSION:+bash}",
             "echo \"$A|$B\"; f x; pwd; cat hello.txt",
-            "echo $WERCKER $CI $WERCKER_GIT_BRANCH $WERCKER_STEP_NAME \"$SECRET\" $X; pwd",
+            "echo $WERCKER $CI $WERCKER_GIT_BRANCH $WERCKER_STEP_NAME \"$LITERAL\" $X; pwd",
         ];
         let mut job = Job::new(scripts(image, &codes));
-        job.spec.env = vec![("X".into(), "x".into()), ("not-a-name".into(), "x".into())];
-        job.spec.hidden_env = vec![("SECRET".into(), "a'b\"c\nd $HOME".into())];
+        let literal = ("LITERAL".into(), "a'b\"c\nd $HOME".into());
+        job.spec.env = vec![("X".into(), "x".into()), ("not-a-name".into(), "x".into()), literal];
         let ran = job.run(&engine).await;
         assert!(ran.outcome().passed, "{:#?}", ran.events);
         assert_eq!(ran.output(0), if image == BASH { "bash\n" } else { "\n" });

@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use sealift_model::{EventKind, StepOutcome, Stream};
 use sealift_pipeline::{
-    Engine, EngineOptions, Error, Git, Leftovers, Outcome, RunSpec, Source, Tuning, config, execute,
-    remove_leftovers,
+    Engine, EngineOptions, Error, Git, Leftovers, Outcome, RunSpec, Source, config, execute, remove_leftovers,
 };
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -223,16 +222,12 @@ impl Job {
             key,
             project: "me/hello".into(),
             pipeline: "build".into(),
-            deploy: false,
-            deploy_target: None,
             source: Source::Copy(source),
             work_dir: dir.path().join("work"),
             git: Git { branch: "main".into(), commit: "abc".into(), ..Git::default() },
             started_by: "tester".into(),
-            env: Vec::new(),
-            hidden_env: Vec::new(),
             run_id: "0123456789abcdef01234567".into(),
-            tuning: Tuning::default(),
+            ..RunSpec::default()
         };
         Job { yaml, spec, dir, cancel: CancellationToken::new() }
     }

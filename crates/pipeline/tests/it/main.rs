@@ -11,5 +11,6 @@ mod contract;
 mod corpus;
 mod ends;
 mod host;
+mod secrets;
 mod services;
 mod speed;
