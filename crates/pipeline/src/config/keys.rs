@@ -36,6 +36,17 @@ pub enum Kind {
     Any(&'static [Kind]),
 }
 
+impl Kind {
+    /// Whether a list can be meant.
+    pub(super) fn takes_list(&self) -> bool {
+        match self {
+            Kind::List(_) | Kind::OneOrList(_) => true,
+            Kind::Any(kinds) => kinds.iter().any(Kind::takes_list),
+            _ => false,
+        }
+    }
+}
+
 /// A kind of map.
 #[derive(Debug)]
 pub struct KeyMap {

@@ -14,19 +14,21 @@ mod read_workflow;
 pub mod settings;
 mod step;
 pub mod template;
+mod tree;
 pub mod when;
 mod workflow;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sealift_model::diagnostic::Diagnostic;
+use sealift_model::diagnostic::{Diagnostic, Severity};
 
 pub use graph::{Error as GraphError, Graph, GraphNode};
 pub use image::interpolate;
 pub use read::parse;
 pub use settings::{Ready, Settings, StepSettings};
 pub use step::StepConfig;
+pub use tree::tree;
 pub use workflow::{Workflow, WorkflowPipeline};
 
 /// The versions of Sealift's own form of the file, as `sealift: 1` names them.
@@ -183,6 +185,28 @@ pub struct Loaded {
     pub text: String,
     pub config: Config,
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// The same file, as long as there is nothing to say about it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with all findings as errors when there are any.
+    pub fn strict(self) -> Result<Loaded, Error> {
+        if self.diagnostics.is_empty() {
+            return Ok(self);
+        }
+        Err(Error::Invalid { path: self.path, text: self.text, diagnostics: strict(self.diagnostics) })
+    }
+}
+
+/// The same findings, each of them an error.
+#[must_use]
+pub fn strict(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    for diagnostic in &mut diagnostics {
+        diagnostic.severity = Severity::Error;
+    }
+    diagnostics
 }
 
 /// The configuration in `dir`, by the names it may have.

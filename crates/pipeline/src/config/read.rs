@@ -30,6 +30,10 @@ pub fn parse(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     };
     let mut reader = Reader::default();
     let config = reader.config(&root);
+    if let Some(at) = yaml::second_document(text) {
+        let help = "write one file, or leave the second part out".to_owned();
+        reader.warn(at, "all from here on is ignored: only the first document counts".to_owned(), Some(help));
+    }
     if reader.refused { Err(reader.found) } else { Ok((config, reader.found)) }
 }
 
@@ -134,6 +138,8 @@ impl Reader {
                 "ignore-file" => config.ignore_file = self.text(&name, value),
                 // Read when the pipelines are known.
                 "workflows" => {}
+                // A place for anchors, as in compose files.
+                held if self.native && (held.starts_with("x-") || held.starts_with('.')) => {}
                 _ => self.top_level(&mut config, name, key, value),
             }
         }
@@ -257,7 +263,9 @@ impl Reader {
                 self.warn(*at, message, Some(NEEDS_VERSION.to_owned()));
                 continue;
             }
-            let Some(meant) = nearest(field, keys::names(PIPELINE, self.native)) else { continue };
+            // Only keys whose value is a list, as a target's is.
+            let lists = PIPELINE.iter().filter(|key| self.native >= key.native && key.kind.takes_list());
+            let Some(meant) = nearest(field, lists.map(|key| key.name)) else { continue };
             if meant == "steps" && steps_at.is_none() {
                 let message =
                     format!("pipeline {name} has no steps; did you mean `steps` at line {}?", at.line);
@@ -408,6 +416,10 @@ impl Reader {
             _ => None,
         };
         match minutes {
+            Some(whole) if !matches!(node.meaning(), Some(Meaning::Int(_))) => {
+                let help = format!("write `{name}: {whole}`");
+                self.warn(node.at, format!("`{name}` is cut to {whole} whole minutes"), Some(help));
+            }
             None => self.warn(node.at, format!("`{name}` is ignored: it is a number of minutes"), None),
             Some(minutes) if minutes > super::LONGEST_MINUTES => {
                 self.warn(node.at, format!("`{name}` is cut to {} minutes", super::LONGEST_MINUTES), None);

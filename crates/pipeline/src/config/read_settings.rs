@@ -279,7 +279,7 @@ impl Reader {
 
     fn soft_fail(&mut self, node: &Node) -> Option<SoftFail> {
         if let Some(Meaning::Bool(soft)) = node.meaning() {
-            return soft.then_some(SoftFail::Any);
+            return Some(if soft { SoftFail::Any } else { SoftFail::Never });
         }
         let items = node.sequence().unwrap_or(std::slice::from_ref(node));
         let mut codes = Vec::new();
@@ -377,8 +377,8 @@ impl Reader {
 
     fn approval(&mut self, node: &Node) -> Option<Approval> {
         match node.meaning() {
-            Some(Meaning::Bool(wanted)) => wanted.then(Approval::default),
-            _ => Some(Approval { question: Some(self.required_text("approval", node)) }),
+            Some(Meaning::Bool(wanted)) => Some(Approval { wanted, question: None }),
+            _ => Some(Approval { wanted: true, question: Some(self.required_text("approval", node)) }),
         }
     }
 

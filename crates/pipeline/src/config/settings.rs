@@ -130,6 +130,8 @@ pub enum RetryOn {
 /// A failure that does not fail what is above.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SoftFail {
+    /// Said in the place of a workflow against what the pipeline says.
+    Never,
     Any,
     /// Only with these exit codes; never empty.
     ExitCodes(Vec<u8>),
@@ -140,6 +142,7 @@ impl SoftFail {
     #[must_use]
     pub fn covers(&self, code: Option<i64>) -> bool {
         match self {
+            SoftFail::Never => false,
             SoftFail::Any => true,
             SoftFail::ExitCodes(codes) => {
                 code.is_some_and(|code| codes.iter().any(|known| i64::from(*known) == code))
@@ -178,6 +181,8 @@ pub struct Artifacts {
 /// A person has to agree first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Approval {
+    /// False where the place of a workflow says so against its pipeline.
+    pub wanted: bool,
     pub question: Option<String>,
 }
 
@@ -346,7 +351,7 @@ mod tests {
 
     #[test]
     fn soft_failures() {
-        assert!(SoftFail::Any.covers(None));
+        assert!(SoftFail::Any.covers(None) && !SoftFail::Never.covers(Some(1)));
         let some = SoftFail::ExitCodes(vec![3]);
         assert_eq!((some.covers(Some(3)), some.covers(Some(4)), some.covers(None)), (true, false, false));
     }

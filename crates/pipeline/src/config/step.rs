@@ -114,7 +114,7 @@ pub(super) fn read_step(node: &Node, reader: &mut Reader) -> Option<StepConfig> 
             read_property(&mut step, key, value, &mut reader.found);
         }
     }
-    check_required(&step, &mut reader.found);
+    check_required(&step, key.at, &mut reader.found);
     Some(step)
 }
 
@@ -175,7 +175,7 @@ fn warn_misspelt(
 }
 
 /// Properties without which the internal steps mean nothing.
-fn check_required(step: &StepConfig, found: &mut Vec<Diagnostic>) {
+fn check_required(step: &StepConfig, at: Place, found: &mut Vec<Diagnostic>) {
     let required: &[&str] = match step.id.as_str() {
         "internal/docker-run" => &["image", "name"],
         "internal/docker-kill" => &["name"],
@@ -186,7 +186,6 @@ fn check_required(step: &StepConfig, found: &mut Vec<Diagnostic>) {
         // `name` is also the display name.
         let given = step.property(key).is_some() || (*key == "name" && step.display.is_some());
         if !given {
-            let at = Place { line: step.line, column: 1, length: 1 };
             found.push(fatal(at, format!("step {} lacks the property `{key}`", step.id)));
         }
     }
