@@ -7,7 +7,7 @@ use sealift_model::diagnostic::Severity;
 use sealift_pipeline::config::{self, tree};
 use serde_json::Value;
 
-fn corpus() -> Option<PathBuf> {
+pub(crate) fn corpus() -> Option<PathBuf> {
     let dir = std::env::var_os("SEALIFT_CORPUS").map(PathBuf::from);
     if dir.is_none() {
         println!("SKIPPED: set SEALIFT_CORPUS to the folder of the wercker corpus to run this test");

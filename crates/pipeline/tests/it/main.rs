@@ -11,5 +11,6 @@ mod contract;
 mod corpus;
 mod ends;
 mod host;
+mod keys;
 mod services;
 mod speed;
