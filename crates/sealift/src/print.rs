@@ -146,7 +146,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
 }
 
 /// Output of strangers without what could move the cursor or set the title; colours stay.
-fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {

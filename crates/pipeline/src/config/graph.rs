@@ -145,7 +145,11 @@ mod tests {
 
     fn graph(text: &str) -> Result<Graph, Error> {
         let (config, _) = parse(text).unwrap();
-        config.workflow("ci").unwrap().graph(&config)
+        let mut workflow = config.workflow("ci").unwrap().clone();
+        let found = workflow.problem.take();
+        let graph = workflow.graph(&config);
+        assert_eq!(graph.as_ref().err().map(ToString::to_string), found.map(|found| found.message));
+        graph
     }
 
     #[test]

@@ -5,7 +5,7 @@ use sealift_model::diagnostic::{Diagnostic, Severity, nearest};
 use super::keys::{self, BOX, PIPELINE, TOP};
 use super::settings::{parse_cpus, parse_size};
 use super::step::read_step;
-use super::{BoxConfig, Config, Pipeline, StepConfig, VERSIONS};
+use super::{BoxConfig, Config, GraphError, Pipeline, StepConfig, VERSIONS, Workflow};
 use crate::yaml::{self, Meaning, Node, Place};
 
 /// What to do about a key of Sealift's own form in a file that does not ask for it.
@@ -179,6 +179,13 @@ impl Reader {
                     let message = format!("pipeline {} needs {need}, which is not defined", pipeline.name);
                     self.refuse(at, message, suggestion(need, &names));
                 }
+            }
+        }
+        for pipeline in config.pipelines.iter().filter(|pipeline| !pipeline.settings.needs.is_empty()) {
+            let circle = Workflow::of(config, pipeline).graph(config);
+            if let (Err(GraphError::Workflow { reason, .. }), false) = (circle, self.refused) {
+                let at = Place { line: pipeline.line, column: 1, length: pipeline.name.chars().count() };
+                self.refuse(at, format!("what pipeline {} needs {reason}", pipeline.name), None);
             }
         }
     }

@@ -501,6 +501,7 @@ mod tests {
             ("cache: {key: a, paths: [../b]}", "4:26 `paths` leads out of the source: ../b"),
             ("concurrency: '{{ checksum a }}'", "4:16 a group has no checksums"),
             ("timeuot: 20m", "4:3 unknown key `timeuot` of pipeline build"),
+            ("needs: [build]", "3:1 what pipeline build needs contains cycle build -> build"),
             ("needs: [biuld]", "3:1 pipeline build needs biuld, which is not defined"),
         ] {
             let text = format!("sealift: 1\nbox: a\nbuild:\n  {line}\n  steps: [a]\n");

@@ -85,6 +85,10 @@ impl Reader {
             let error = diagnostic(Severity::Error, at, message, help);
             self.found.push(error.clone());
             workflow.problem = Some(error);
+        } else if let Err(error) = workflow.graph(config) {
+            let error = diagnostic(Severity::Error, at, error.to_string(), None);
+            self.found.push(error.clone());
+            workflow.problem = Some(error);
         }
         workflow
     }
