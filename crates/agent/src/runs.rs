@@ -345,7 +345,7 @@ impl Inner {
         while events.recv_many(&mut batch, BATCH).await > 0 {
             let numbered = batch.drain(..).map(|kind| {
                 seq += 1;
-                RunEvent { seq: seq - 1, at: (self.clock)(), kind }
+                RunEvent { seq: seq - 1, at: (self.clock)(), node: None, kind }
             });
             let body = Events { session: session.clone(), events: numbered.collect() };
             self.insist(&path, &body, &cancel).await?;

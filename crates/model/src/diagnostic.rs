@@ -74,7 +74,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 /// The known word nearest to `word`, when it is near enough to be a slip of the fingers.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1) + 1;
+    // Of a word of three letters one may be wrong: with two, anything is near to anything.
+    let limit = if word.chars().count() <= 3 { 1 } else { word.chars().count() / 3 + 1 };
     known
         .into_iter()
         .map(|candidate| (distance(word, candidate), candidate))
@@ -145,6 +146,7 @@ mod tests {
             ("servcies", Some("services")),
             ("Steps", Some("steps")),
             ("bx", Some("box")),
+            ("foo", None),
             ("zzzz", None),
             ("a", None),
         ] {

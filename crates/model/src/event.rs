@@ -9,6 +9,9 @@ use crate::{StepOutcome, Timestamp};
 pub struct RunEvent {
     pub seq: u64,
     pub at: Timestamp,
+    /// The node of a workflow that it concerns; none for a run of a single pipeline and for the workflow itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     #[serde(flatten)]
     pub kind: EventKind,
 }
@@ -63,15 +66,64 @@ pub enum EventKind {
         millis: u64,
         #[serde(default)]
         after: bool,
-        /// What the step wrote to `WERCKER_REPORT_MESSAGE_FILE`, or why it was stopped.
+        /// What the step wrote to `WERCKER_REPORT_MESSAGE_FILE`, or why it was stopped or skipped.
         #[serde(default)]
         message: Option<String>,
+        /// It did not pass, and the pipeline goes on nevertheless.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        soft: bool,
     },
-    /// The last event of an attempt.
+    /// What the JUnit files in the report directory say; told before the pipeline's end, if there are any.
+    TestsReported {
+        tests: u64,
+        failures: u64,
+        errors: u64,
+        skipped: u64,
+        millis: u64,
+        /// Names of those that did not pass, the first fifty.
+        #[serde(default)]
+        failed: Vec<String>,
+    },
+    /// The last event of an attempt, unless it is one of a workflow.
     PipelineFinished {
         passed: bool,
         millis: u64,
         #[serde(default)]
         message: Option<String>,
     },
+    /// The first event of an attempt at a workflow. What follows carries the name of its node.
+    WorkflowStarted { workflow: String, nodes: Vec<NodePlan> },
+    /// A node cannot begin yet although all that it needs has passed: an approval, or a group that is busy.
+    NodeWaiting { reason: String },
+    /// A node will not run.
+    NodeSkipped {
+        reason: String,
+        /// Whether that is as it should be (a condition does not hold), so that those behind it run.
+        fine: bool,
+    },
+    /// A pipeline did not pass and is tried again; a new `PipelineStarted` follows.
+    NodeRetried {
+        /// The attempt that follows, counted from 2.
+        attempt: u32,
+        after_millis: u64,
+    },
+    /// The last event of an attempt at a workflow.
+    WorkflowFinished {
+        passed: bool,
+        millis: u64,
+        #[serde(default)]
+        message: Option<String>,
+    },
+}
+
+/// A node of a workflow's graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// Unique in the workflow: `test`, or `test (RUBY=3.2)` for a cell of a matrix.
+    pub name: String,
+    /// The pipeline of the file.
+    pub pipeline: String,
+    /// Names of the nodes that come before it.
+    #[serde(default)]
+    pub needs: Vec<String>,
 }

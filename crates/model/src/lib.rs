@@ -19,7 +19,7 @@ mod unit;
 
 pub use app::{App, AppPhase, Release, ReleaseNumber};
 pub use assignment::{Assignment, RunAssignment, UnitAssignment};
-pub use event::{EventKind, RunEvent, Stream};
+pub use event::{EventKind, NodePlan, RunEvent, Stream};
 pub use glob::glob_matches;
 pub use machine::{Machine, Presence};
 pub use name::{

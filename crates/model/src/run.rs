@@ -95,6 +95,8 @@ pub enum StepOutcome {
     /// Stopped by a limit of time.
     TimedOut,
     Aborted,
+    /// Not run: its condition did not hold, or it was left out on request.
+    Skipped,
 }
 
 /// What is kept of a step besides its log.

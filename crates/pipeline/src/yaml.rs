@@ -188,6 +188,28 @@ pub fn parse(text: &str) -> Result<Option<Node>, Error> {
     }
 }
 
+/// Where a second document begins that holds something; what is in it is read by nobody.
+#[must_use]
+pub fn second_document(text: &str) -> Option<Place> {
+    let mut documents = 0;
+    let mut start = Place::default();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.ok()?;
+        match event {
+            Event::DocumentStart(_) => {
+                documents += 1;
+                start = place(span);
+            }
+            Event::Scalar(ref text, ScalarStyle::Plain, ..) if text.is_empty() => {}
+            Event::Scalar(..) | Event::SequenceStart(..) | Event::MappingStart(..) if documents > 1 => {
+                return Some(start);
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 struct Builder<'a> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
     /// Each anchor's node and how many nodes it stands for.
@@ -343,6 +365,10 @@ mod tests {
         assert_eq!(parse("").unwrap(), None);
         assert_eq!(parse("# only\n\n").unwrap(), None);
         assert_eq!(parse("---\n").unwrap(), None);
+        assert_eq!(second_document("a: b\n---\nc: d\n").map(|at| (at.line, at.column)), Some((2, 1)));
+        for text in ["a: b\n---\n# c\n", "---\na: b\n", "a: b\n...\n", ""] {
+            assert_eq!(second_document(text), None, "{text:?}");
+        }
     }
 
     #[test]

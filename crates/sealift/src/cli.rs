@@ -68,6 +68,11 @@ pub(crate) enum Command {
     /// Run a pipeline here and now, without a server
     #[command(after_help = "Example: sealift run --pipeline build --artifacts out/")]
     Run(RunArgs),
+    /// Read a wercker.yml, and show what it would do and what is wrong with it
+    #[command(
+        after_help = "Examples:\n  sealift check\n  sealift check --strict wercker.yml\n  sealift check --schema > wercker.schema.json"
+    )]
+    Check(CheckArgs),
     /// Start Sealift on this machine: server and agent in one process
     #[command(
         after_help = "Examples:\n  sealift dev\n  sealift dev --state-dir /srv/sealift --listen 127.0.0.1:5000\n  sealift dev --down"
@@ -116,6 +121,9 @@ pub(crate) struct RunArgs {
     /// The pipeline to run
     #[arg(long, short, default_value = "build")]
     pub(crate) pipeline: String,
+    /// Warnings about the file are errors
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Copy what the pipeline made into this directory, which must not exist
     #[arg(long, value_name = "DIR")]
     pub(crate) artifacts: Option<PathBuf>,
@@ -130,6 +138,19 @@ fn variable(text: &str) -> Result<(String, String), String> {
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     if valid { Ok((name.into(), value.into())) } else { Err(format!("{name:?} is not a variable's name")) }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The file, or the project's directory
+    #[arg(default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// Warnings are errors
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Print the JSON schema of wercker.yml, for editors, and read nothing
+    #[arg(long)]
+    pub(crate) schema: bool,
 }
 
 #[derive(Debug, Args)]

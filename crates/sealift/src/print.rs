@@ -110,6 +110,7 @@ impl Printer {
                     StepOutcome::Failed => (Style::Bad, "failed"),
                     StepOutcome::TimedOut => (Style::Bad, "timed out"),
                     StepOutcome::Aborted => (Style::Bad, "aborted"),
+                    StepOutcome::Skipped => (Style::Quiet, "skipped"),
                 };
                 self.paint(style, &format!("{word} {took}: {}{code}{message}", visible(name)))
             }
@@ -118,6 +119,21 @@ impl Printer {
                 let message = message.as_ref().map_or_else(String::new, |text| format!(": {text}"));
                 let (style, word) = if *passed { (Style::Good, "passed") } else { (Style::Bad, "failed") };
                 self.paint(style, &format!("pipeline {word} after {took}{message}"))
+            }
+            EventKind::WorkflowStarted { workflow, nodes } => self
+                .paint(Style::Title, &format!("workflow {}, {} pipelines", visible(workflow), nodes.len())),
+            EventKind::NodeWaiting { reason } => format!("waiting: {}", visible(reason)),
+            EventKind::NodeSkipped { reason, .. } => format!("skipped: {}", visible(reason)),
+            EventKind::NodeRetried { attempt, .. } => format!("attempt {attempt} follows"),
+            EventKind::TestsReported { tests, failures, errors, .. } => {
+                let style = if failures + errors == 0 { Style::Good } else { Style::Bad };
+                self.paint(style, &format!("{tests} tests, {failures} failures, {errors} errors"))
+            }
+            EventKind::WorkflowFinished { passed, millis, message } => {
+                let took = seconds(Duration::from_millis(*millis));
+                let message = message.as_ref().map_or_else(String::new, |text| format!(": {text}"));
+                let (style, word) = if *passed { (Style::Good, "passed") } else { (Style::Bad, "failed") };
+                self.paint(style, &format!("workflow {word} after {took}{message}"))
             }
         };
         let before = if std::mem::take(&mut self.open_line) { "\n" } else { "" };
@@ -146,7 +162,7 @@ pub(crate) fn seconds(duration: Duration) -> String {
 }
 
 /// Output of strangers without what could move the cursor or set the title; colours stay.
-fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
     while let Some(c) = rest.next() {

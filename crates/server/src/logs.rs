@@ -167,7 +167,12 @@ mod tests {
     use super::*;
 
     fn event(seq: u64) -> RunEvent {
-        RunEvent { seq, at: Timestamp(seq), kind: EventKind::Note { text: format!("line {seq}\nof text") } }
+        RunEvent {
+            seq,
+            at: Timestamp(seq),
+            node: None,
+            kind: EventKind::Note { text: format!("line {seq}\nof text") },
+        }
     }
 
     #[test]

@@ -5,18 +5,36 @@
 //!
 //! It must not know how a pipeline is run.
 
+mod graph;
 mod image;
+pub mod keys;
 mod read;
+mod read_settings;
+mod read_workflow;
+mod schema;
+pub mod settings;
 mod step;
+pub mod template;
+mod tree;
+pub mod when;
+mod workflow;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sealift_model::diagnostic::Diagnostic;
+use sealift_model::diagnostic::{Diagnostic, Severity};
 
+pub use graph::{Error as GraphError, Graph, GraphNode};
 pub use image::interpolate;
 pub use read::parse;
+pub use schema::schema;
+pub use settings::{Ready, Settings, StepSettings};
 pub use step::StepConfig;
+pub use tree::tree;
+pub use workflow::{Workflow, WorkflowPipeline};
+
+/// The versions of Sealift's own form of the file, as `sealift: 1` names them.
+pub const VERSIONS: [u32; 1] = [1];
 
 /// The names a configuration may have, in the order they are looked for.
 pub const FILE_NAMES: [&str; 3] = ["ewok.yml", "wercker.yml", ".wercker.yml"];
@@ -52,6 +70,8 @@ fn first(diagnostics: &[Diagnostic]) -> String {
 /// A whole wercker.yml.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Config {
+    /// The version of Sealift's own form; none: the file means what it meant to wercker.
+    pub version: Option<u32>,
     pub default_box: Option<BoxConfig>,
     pub services: Vec<BoxConfig>,
     /// In the order of the file.
@@ -65,6 +85,7 @@ pub struct Config {
     /// Below the source; the working directory of each step.
     pub source_dir: Option<String>,
     pub ignore_file: Option<String>,
+    pub workflows: Vec<Workflow>,
 }
 
 /// The longest limit of time a file may ask for, in minutes.
@@ -74,6 +95,11 @@ impl Config {
     #[must_use]
     pub fn pipeline(&self, name: &str) -> Option<&Pipeline> {
         self.pipelines.iter().find(|pipeline| pipeline.name == name)
+    }
+
+    #[must_use]
+    pub fn workflow(&self, name: &str) -> Option<&Workflow> {
+        self.workflows.iter().find(|workflow| workflow.name == name)
     }
 
     /// The box of a pipeline: its own, else the file's.
@@ -122,6 +148,16 @@ pub struct BoxConfig {
     pub ports: Vec<String>,
     /// Everything else that is known: volumes, url, registry, username, password, aws-*, azure-*.
     pub options: Vec<(String, String)>,
+    /// When a service counts as started; none: as soon as its container runs.
+    pub ready: Option<Box<Ready>>,
+    /// More names in the network.
+    pub aliases: Vec<String>,
+    /// `user[:group]` of the container's processes.
+    pub user: Option<String>,
+    /// In bytes.
+    pub memory: Option<u64>,
+    /// In thousandths of a CPU.
+    pub cpu_millis: Option<u32>,
     pub line: usize,
 }
 
@@ -138,6 +174,7 @@ pub struct Pipeline {
     pub docker: bool,
     /// Steps that replace `steps` for one deploy target.
     pub targets: Vec<(String, Vec<StepConfig>)>,
+    pub settings: Settings,
     /// Why running it would not be what its author means; a run is refused with it.
     pub problem: Option<Diagnostic>,
     pub line: usize,
@@ -150,6 +187,28 @@ pub struct Loaded {
     pub text: String,
     pub config: Config,
     pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// The same file, as long as there is nothing to say about it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with all findings as errors when there are any.
+    pub fn strict(self) -> Result<Loaded, Error> {
+        if self.diagnostics.is_empty() {
+            return Ok(self);
+        }
+        Err(Error::Invalid { path: self.path, text: self.text, diagnostics: strict(self.diagnostics) })
+    }
+}
+
+/// The same findings, each of them an error.
+#[must_use]
+pub fn strict(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    for diagnostic in &mut diagnostics {
+        diagnostic.severity = Severity::Error;
+    }
+    diagnostics
 }
 
 /// The configuration in `dir`, by the names it may have.

@@ -2,33 +2,15 @@
 
 use sealift_model::diagnostic::{Diagnostic, Severity, nearest};
 
+use super::keys::{self, BOX, PIPELINE, TOP};
+use super::settings::{parse_cpus, parse_size};
 use super::step::read_step;
-use super::{BoxConfig, Config, Pipeline, StepConfig};
+use super::{BoxConfig, Config, GraphError, Pipeline, StepConfig, VERSIONS, Workflow};
 use crate::yaml::{self, Meaning, Node, Place};
 
-const TOP_KEYS: [&str; 7] =
-    ["box", "services", "command-timeout", "no-response-timeout", "source-dir", "ignore-file", "workflows"];
-const PIPELINE_KEYS: [&str; 6] = ["box", "services", "steps", "after-steps", "base-path", "docker"];
-const BOX_OPTIONS: [&str; 17] = [
-    "volumes",
-    "url",
-    "registry",
-    "username",
-    "password",
-    "aws-region",
-    "aws-access-key",
-    "aws-secret-key",
-    "aws-registry-id",
-    "aws-strict-auth",
-    "azure-client-id",
-    "azure-client-secret",
-    "azure-subscription-id",
-    "azure-tenant-id",
-    "azure-resource-group",
-    "azure-registry-name",
-    "azure-login-server",
-];
-const BOX_KEYS: [&str; 7] = ["id", "tag", "name", "cmd", "entrypoint", "env", "ports"];
+/// What to do about a key of Sealift's own form in a file that does not ask for it.
+pub(super) const NEEDS_VERSION: &str =
+    "it is a key of Sealift's own form: write `sealift: 1` at the top of the file";
 
 /// Reads a wercker.yml. With the configuration come the findings; one of severity error concerns a single pipeline
 /// that cannot be run, the others can.
@@ -48,6 +30,10 @@ pub fn parse(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     };
     let mut reader = Reader::default();
     let config = reader.config(&root);
+    if let Some(at) = yaml::second_document(text) {
+        let help = "write one file, or leave the second part out".to_owned();
+        reader.warn(at, "all from here on is ignored: only the first document counts".to_owned(), Some(help));
+    }
     if reader.refused { Err(reader.found) } else { Ok((config, reader.found)) }
 }
 
@@ -88,27 +74,35 @@ pub(super) fn scalar(node: &Node) -> Option<String> {
     }
 }
 
+/// A scalar as it stands there, so that `on` and `3.10` stay what they are; none for null, lists and maps.
+pub(super) fn written(node: &Node) -> Option<String> {
+    node.text().filter(|_| !node.is_null()).map(str::to_owned)
+}
+
 #[derive(Default)]
-struct Reader {
-    found: Vec<Diagnostic>,
-    refused: bool,
+pub(super) struct Reader {
+    pub(super) found: Vec<Diagnostic>,
+    /// Whether the file as a whole cannot be used.
+    pub(super) refused: bool,
+    /// Whether the file asks for Sealift's own form.
+    pub(super) native: bool,
 }
 
 impl Reader {
-    fn warn(&mut self, at: Place, message: String, help: Option<String>) {
+    pub(super) fn warn(&mut self, at: Place, message: String, help: Option<String>) {
         self.found.push(diagnostic(Severity::Warning, at, message, help));
     }
 
-    fn refuse(&mut self, at: Place, message: String, help: Option<String>) {
+    pub(super) fn refuse(&mut self, at: Place, message: String, help: Option<String>) {
         self.refused = true;
         self.found.push(diagnostic(Severity::Error, at, message, help));
     }
 
     /// The pairs of a mapping by name; of duplicate keys the last counts, in the place of the first.
-    fn pairs<'a>(&mut self, node: &'a Node) -> Vec<(String, &'a Node, &'a Node)> {
+    pub(super) fn pairs<'a>(&mut self, node: &'a Node) -> Vec<(String, &'a Node, &'a Node)> {
         let mut pairs: Vec<(String, &Node, &Node)> = Vec::new();
         for (key, value) in node.mapping().unwrap_or_default() {
-            let Some(name) = scalar(key) else {
+            let Some(name) = (if self.native { written(key) } else { scalar(key) }) else {
                 self.warn(key.at, "a key that is no text is ignored".to_owned(), None);
                 continue;
             };
@@ -131,21 +125,69 @@ impl Reader {
             self.warn(root.at, "nothing in this file is used: it is no map".to_owned(), Some(help));
             return config;
         }
-        for (name, key, value) in self.pairs(root) {
+        let pairs = self.pairs(root);
+        self.version(&mut config, &pairs);
+        for (name, key, value) in pairs {
             match name.as_str() {
+                "sealift" if scalar(value).is_some() => {}
                 "box" => config.default_box = self.read_box(value, "box"),
                 "services" => config.services = self.services(value).unwrap_or_default(),
                 "command-timeout" => config.command_timeout = self.minutes(&name, value),
                 "no-response-timeout" => config.no_response_timeout = self.minutes(&name, value),
                 "source-dir" => config.source_dir = self.text(&name, value),
                 "ignore-file" => config.ignore_file = self.text(&name, value),
-                // Read by the workflow runner, which knows what it needs.
+                // Read when the pipelines are known.
                 "workflows" => {}
+                // A place for anchors, as in compose files.
+                held if self.native && (held.starts_with("x-") || held.starts_with('.')) => {}
                 _ => self.top_level(&mut config, name, key, value),
             }
         }
         self.check_boxes(&config, root);
+        self.check_needs(&config);
+        let workflows = root.mapping().unwrap_or_default().iter().rev();
+        if let Some((_, value)) = workflows.into_iter().find(|(key, _)| key.text() == Some("workflows")) {
+            config.workflows = self.workflows(value, &config);
+        }
         config
+    }
+
+    /// The reference ignored a scalar of this name; a map was and is a pipeline.
+    fn version(&mut self, config: &mut Config, pairs: &[(String, &Node, &Node)]) {
+        let Some((_, _, value)) = pairs.iter().find(|(name, ..)| name == "sealift") else { return };
+        let Some(written) = scalar(value) else { return };
+        match VERSIONS.into_iter().find(|version| version.to_string() == written) {
+            Some(version) => {
+                config.version = Some(version);
+                self.native = true;
+            }
+            None => {
+                let message = format!("version {written} of the file is not known");
+                let known = VERSIONS.map(|version| version.to_string()).join(", ");
+                self.refuse(value.at, message, Some(format!("known versions: {known}")));
+            }
+        }
+    }
+
+    fn check_needs(&mut self, config: &Config) {
+        let names: Vec<&str> = config.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
+        for pipeline in &config.pipelines {
+            let from = pipeline.settings.artifacts.iter().flat_map(|artifacts| &artifacts.from);
+            for need in pipeline.settings.needs.iter().chain(from) {
+                if !names.contains(&need.as_str()) {
+                    let at = Place { line: pipeline.line, column: 1, length: pipeline.name.chars().count() };
+                    let message = format!("pipeline {} needs {need}, which is not defined", pipeline.name);
+                    self.refuse(at, message, suggestion(need, &names));
+                }
+            }
+        }
+        for pipeline in config.pipelines.iter().filter(|pipeline| !pipeline.settings.needs.is_empty()) {
+            let circle = Workflow::of(config, pipeline).graph(config);
+            if let (Err(GraphError::Workflow { reason, .. }), false) = (circle, self.refused) {
+                let at = Place { line: pipeline.line, column: 1, length: pipeline.name.chars().count() };
+                self.refuse(at, format!("what pipeline {} needs {reason}", pipeline.name), None);
+            }
+        }
     }
 
     fn top_level(&mut self, config: &mut Config, name: String, key: &Node, value: &Node) {
@@ -169,7 +211,7 @@ impl Reader {
             self.found.push(reason.clone());
             config.dropped.push((name, reason));
         } else {
-            let help = suggestion(&name, &TOP_KEYS);
+            let help = suggestion(&name, &keys::names(TOP, self.native));
             self.warn(key.at, format!("unknown key `{name}` is ignored"), help);
         }
     }
@@ -196,7 +238,13 @@ impl Reader {
                     pipeline.steps = self.steps(name, &field, value)?;
                 }
                 "after-steps" => pipeline.after_steps = self.steps(name, &field, value)?,
+                _ if self.native && self.setting(&mut pipeline.settings, &field, value) => {}
                 _ => {
+                    if value.sequence().is_none() && self.native {
+                        let help = suggestion(&field, &keys::names(PIPELINE, true));
+                        self.refuse(at.at, format!("unknown key `{field}` of pipeline {name}"), help);
+                        continue;
+                    }
                     strange.push((field.clone(), at.at));
                     let steps = self.steps(name, &field, value)?;
                     pipeline.targets.push((field, steps));
@@ -217,7 +265,14 @@ impl Reader {
     ) {
         let name = &pipeline.name;
         for (field, at) in strange {
-            let Some(meant) = nearest(field, PIPELINE_KEYS) else { continue };
+            if !self.native && keys::is_native(PIPELINE, field) {
+                let message = format!("`{field}` in pipeline {name} is read as a deploy target");
+                self.warn(*at, message, Some(NEEDS_VERSION.to_owned()));
+                continue;
+            }
+            // Only keys whose value is a list, as a target's is.
+            let lists = PIPELINE.iter().filter(|key| self.native >= key.native && key.kind.takes_list());
+            let Some(meant) = nearest(field, lists.map(|key| key.name)) else { continue };
             if meant == "steps" && steps_at.is_none() {
                 let message =
                     format!("pipeline {name} has no steps; did you mean `steps` at line {}?", at.line);
@@ -243,7 +298,7 @@ impl Reader {
             return Err(dropped(pipeline, field, node.at, "a list of steps"));
         };
         let before = self.found.len();
-        let steps = items.iter().filter_map(|item| read_step(item, &mut self.found)).collect();
+        let steps = items.iter().filter_map(|item| read_step(item, self)).collect();
         self.refused |= self.found[before..].iter().any(|d| d.severity == Severity::Error);
         Ok(steps)
     }
@@ -282,11 +337,16 @@ impl Reader {
                 "entrypoint" => config.entrypoint = self.text(&name, value),
                 "env" => config.env = self.env(value),
                 "ports" => config.ports = self.ports(value),
-                known if BOX_OPTIONS.contains(&known) => {
+                _ if self.native && self.native_box_key(&mut config, &name, value) => {}
+                known if BOX.iter().any(|key| !key.native && key.name == known) => {
                     config.options.extend(self.text(&name, value).map(|text| (name.clone(), text)));
                 }
+                native if !self.native && keys::is_native(BOX, native) => {
+                    let help = Some(NEEDS_VERSION.to_owned());
+                    self.warn(key.at, format!("unknown key `{name}` of the {what} is ignored"), help);
+                }
                 _ => {
-                    let help = suggestion(&name, &[&BOX_KEYS[..], &BOX_OPTIONS[..]].concat());
+                    let help = suggestion(&name, &keys::names(BOX, self.native));
                     self.warn(key.at, format!("unknown key `{name}` of the {what} is ignored"), help);
                 }
             }
@@ -295,6 +355,31 @@ impl Reader {
             self.warn(node.at, format!("the {what} has no image"), Some("name it with `id:`".to_owned()));
         }
         Some(config)
+    }
+
+    /// Reads a key of a box in Sealift's own form; false where `name` is none.
+    fn native_box_key(&mut self, config: &mut BoxConfig, name: &str, value: &Node) -> bool {
+        let text = scalar(value).unwrap_or_default();
+        match name {
+            "ready" => config.ready = self.ready(value).map(Box::new),
+            "aliases" => config.aliases = self.texts(name, value),
+            "user" if !text.is_empty() => config.user = Some(text),
+            "user" => self.wrong(value.at, name, "a user, as `name`, `id` or `id:group`"),
+            "memory" => {
+                config.memory = parse_size(&text).filter(|bytes| *bytes > 0);
+                if config.memory.is_none() {
+                    self.wrong(value.at, name, "a size such as 512m or 2g");
+                }
+            }
+            "cpus" => {
+                config.cpu_millis = parse_cpus(&text);
+                if config.cpu_millis.is_none() {
+                    self.wrong(value.at, name, "a number of CPUs such as 2 or 0.5");
+                }
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn env(&mut self, node: &Node) -> Vec<(String, String)> {
@@ -322,7 +407,7 @@ impl Reader {
         }
     }
 
-    fn text(&mut self, name: &str, node: &Node) -> Option<String> {
+    pub(super) fn text(&mut self, name: &str, node: &Node) -> Option<String> {
         let text = scalar(node);
         if text.is_none() && !node.is_null() {
             self.warn(node.at, format!("`{name}` is ignored: it is text, not a list or a map"), None);
@@ -338,6 +423,10 @@ impl Reader {
             _ => None,
         };
         match minutes {
+            Some(whole) if !matches!(node.meaning(), Some(Meaning::Int(_))) => {
+                let help = format!("write `{name}: {whole}`");
+                self.warn(node.at, format!("`{name}` is cut to {whole} whole minutes"), Some(help));
+            }
             None => self.warn(node.at, format!("`{name}` is ignored: it is a number of minutes"), None),
             Some(minutes) if minutes > super::LONGEST_MINUTES => {
                 self.warn(node.at, format!("`{name}` is cut to {} minutes", super::LONGEST_MINUTES), None);
@@ -368,10 +457,15 @@ fn is_step(node: &Node) -> bool {
 
 fn dropped(pipeline: &str, field: &str, at: Place, expected: &str) -> Diagnostic {
     let message = format!("pipeline {pipeline} is dropped: `{field}` is not {expected}");
-    diagnostic(Severity::Warning, at, message, suggestion(field, &PIPELINE_KEYS))
+    let help = if keys::is_native(PIPELINE, field) {
+        Some(NEEDS_VERSION.to_owned())
+    } else {
+        suggestion(field, &keys::names(PIPELINE, false))
+    };
+    diagnostic(Severity::Warning, at, message, help)
 }
 
-fn suggestion(word: &str, known: &[&str]) -> Option<String> {
+pub(super) fn suggestion(word: &str, known: &[&str]) -> Option<String> {
     let near = nearest(word, known.iter().copied()).filter(|near| *near != word)?;
     Some(format!("did you mean `{near}`?"))
 }

@@ -3,11 +3,10 @@
 
 use sealift_model::diagnostic::{Diagnostic, Severity, nearest};
 
-use super::read::{diagnostic, scalar};
+use super::keys;
+use super::read::{NEEDS_VERSION, Reader, diagnostic, scalar};
+use super::settings::StepSettings;
 use crate::yaml::{Node, Place};
-
-/// What a script step reads.
-const SCRIPT_KEYS: [&str; 4] = ["name", "code", "cwd", "checkpoint"];
 
 /// A step as the file gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +25,8 @@ pub struct StepConfig {
     pub checkpoint: Option<String>,
     /// All other properties, in order.
     pub properties: Vec<(String, String)>,
+    /// Boxed, since most steps have none.
+    pub settings: Box<StepSettings>,
     pub line: usize,
 }
 
@@ -64,8 +65,10 @@ impl StepConfig {
     }
 }
 
-/// Reads one entry; what is wrong with it goes to `found`, and an entry that cannot be used is none.
-pub(super) fn read_step(node: &Node, found: &mut Vec<Diagnostic>) -> Option<StepConfig> {
+/// Reads one entry; what is wrong with it goes to the reader, and an entry that cannot be used is none.
+pub(super) fn read_step(node: &Node, reader: &mut Reader) -> Option<StepConfig> {
+    let native = reader.native;
+    let found = &mut reader.found;
     let Some(pairs) = node.mapping() else {
         let Some(id) = scalar(node) else {
             found.push(fatal(node.at, "a step is empty".to_owned()));
@@ -105,11 +108,13 @@ pub(super) fn read_step(node: &Node, found: &mut Vec<Diagnostic>) -> Option<Step
         found.push(refusal);
         return None;
     };
-    warn_misspelt(&step, key.at, properties, found);
+    warn_misspelt(&step, key.at, properties, native, found);
     for (key, value) in properties {
-        read_property(&mut step, key, value, found);
+        if !native || !reader.step_setting(&mut step.settings, &name_of(key), value) {
+            read_property(&mut step, key, value, &mut reader.found);
+        }
     }
-    check_required(&step, found);
+    check_required(&step, key.at, &mut reader.found);
     Some(step)
 }
 
@@ -135,7 +140,13 @@ fn read_property(step: &mut StepConfig, key: &Node, value: &Node, found: &mut Ve
 }
 
 /// What is nearly a script step, and what is nearly one of its properties. Other steps are free in their properties.
-fn warn_misspelt(step: &StepConfig, at: Place, properties: &[(Node, Node)], found: &mut Vec<Diagnostic>) {
+fn warn_misspelt(
+    step: &StepConfig,
+    at: Place,
+    properties: &[(Node, Node)],
+    native: bool,
+    found: &mut Vec<Diagnostic>,
+) {
     let did_you_mean = |word: &str| Some(format!("did you mean `{word}`?"));
     let has_code = properties.iter().any(|(key, _)| name_of(key) == "code");
     if step.id != "script" {
@@ -145,12 +156,16 @@ fn warn_misspelt(step: &StepConfig, at: Place, properties: &[(Node, Node)], foun
         }
         return;
     }
+    let known = [keys::names(keys::STEP, native), keys::names(keys::SCRIPT, native)].concat();
     for (key, _) in properties {
         let name = name_of(key);
-        if SCRIPT_KEYS.contains(&name.as_str()) {
+        if known.contains(&name.as_str()) {
             continue;
         }
-        if let Some(near) = nearest(&name, SCRIPT_KEYS) {
+        if keys::is_native(keys::STEP, &name) {
+            let text = format!("`{name}` of a script step does nothing without `sealift: 1`");
+            found.push(diagnostic(Severity::Warning, key.at, text, Some(NEEDS_VERSION.to_owned())));
+        } else if let Some(near) = nearest(&name, known.iter().copied()) {
             let text = format!("a script step knows no `{name}`");
             // Without its code the step would do nothing, and pass.
             let severity = if near == "code" && !has_code { Severity::Error } else { Severity::Warning };
@@ -160,7 +175,7 @@ fn warn_misspelt(step: &StepConfig, at: Place, properties: &[(Node, Node)], foun
 }
 
 /// Properties without which the internal steps mean nothing.
-fn check_required(step: &StepConfig, found: &mut Vec<Diagnostic>) {
+fn check_required(step: &StepConfig, at: Place, found: &mut Vec<Diagnostic>) {
     let required: &[&str] = match step.id.as_str() {
         "internal/docker-run" => &["image", "name"],
         "internal/docker-kill" => &["name"],
@@ -171,7 +186,6 @@ fn check_required(step: &StepConfig, found: &mut Vec<Diagnostic>) {
         // `name` is also the display name.
         let given = step.property(key).is_some() || (*key == "name" && step.display.is_some());
         if !given {
-            let at = Place { line: step.line, column: 1, length: 1 };
             found.push(fatal(at, format!("step {} lacks the property `{key}`", step.id)));
         }
     }

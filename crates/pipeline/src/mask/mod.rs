@@ -189,7 +189,20 @@ impl Masking {
                 apply(image);
                 steps.iter_mut().for_each(apply);
             }
-            EventKind::Output { .. } => {}
+            EventKind::NodeWaiting { reason } | EventKind::NodeSkipped { reason, .. } => apply(reason),
+            EventKind::WorkflowFinished { message, .. } => {
+                message.as_mut().map(apply);
+            }
+            EventKind::TestsReported { failed, .. } => failed.iter_mut().for_each(apply),
+            EventKind::WorkflowStarted { workflow, nodes } => {
+                apply(workflow);
+                for node in nodes {
+                    apply(&mut node.name);
+                    apply(&mut node.pipeline);
+                    node.needs.iter_mut().for_each(apply);
+                }
+            }
+            EventKind::NodeRetried { .. } | EventKind::Output { .. } => {}
         }
         event
     }
@@ -231,6 +244,7 @@ mod tests {
             millis: 0,
             after: false,
             message: Some("said hunter22".into()),
+            soft: false,
         }
     }
 

@@ -181,7 +181,8 @@ impl Run {
         let Prepared { name, after, .. } = step.clone();
         let millis = millis(started);
         self.steps.push(StepResult { name: name.clone(), outcome, exit_code, millis, after });
-        self.tell(EventKind::StepFinished { step: number, name, outcome, exit_code, millis, after, message })
+        let (step, soft) = (number, false);
+        self.tell(EventKind::StepFinished { step, name, outcome, exit_code, millis, after, message, soft })
             .await;
     }
 }

@@ -11,6 +11,7 @@ mod contract;
 mod corpus;
 mod ends;
 mod host;
+mod keys;
 mod secrets;
 mod services;
 mod speed;

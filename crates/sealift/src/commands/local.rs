@@ -28,6 +28,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         return Err(Error::plain(format!("{} is there already; name a new directory", artifacts.display())));
     }
     let loaded = config::load(&config::find_config(&dir)?)?;
+    let loaded = if args.strict { loaded.strict()? } else { loaded };
     let mut printer = Printer::new(global.output);
     let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for diagnostic in loaded.diagnostics.iter().filter(|_| global.output == crate::cli::Output::Text) {
@@ -81,7 +82,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
             while let Some(kind) = events.recv().await {
                 let at = now();
                 if printer.is_json() {
-                    printer.json(&sealift_model::RunEvent { seq, at, kind })?;
+                    printer.json(&sealift_model::RunEvent { seq, at, node: None, kind })?;
                 } else {
                     printer.event(at, &kind)?;
                 }

@@ -1,5 +1,6 @@
 //! A module per command group. They ask, wait and print; nothing is decided here.
 
+mod check;
 mod dev;
 mod list;
 mod local;
@@ -21,6 +22,7 @@ use crate::state_dir;
 pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, Error> {
     match command {
         Command::Run(args) => local::run(args, global).await,
+        Command::Check(args) => check::check(&args, global),
         Command::Dev(args) => dev::dev(args, global).await,
         Command::Push(args) => push::push(args, global).await,
         Command::Status => list::status(global).await,

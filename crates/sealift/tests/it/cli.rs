@@ -265,3 +265,65 @@ fn a_full_disk_is_said_and_survived() {
     dev.ok(&["push", project.path(), "--detach"]);
     assert_eq!(dev.json(&["runs"])["items"].as_array().unwrap().len(), 1);
 }
+
+const NATIVE: &str = "sealift: 1\nbox: ruby:3.3\nservices: [redis]\ntest:\n  matrix: {RUBY: ['3.2', '3.3']}\n  timeout: 20m\n  steps:\n    - script:\n        name: rake\n        code: rake\n        retry: 1\ndeploy:\n  when: {branch: main}\n  approval: Really?\n  steps: [me/deploy]\nworkflows:\n  - name: ci\n    stages: [test, deploy]\n";
+
+#[test]
+fn check_shows_the_plan() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("wercker.yml"), NATIVE).unwrap();
+    let output = sealift().arg("check").arg(dir.path()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    for line in [
+        "box       ruby:3.3",
+        "services  redis",
+        "pipeline test",
+        "  matrix    RUBY=3.2",
+        "    1. rake (script): 2 attempts",
+        "workflow ci",
+        "  test (RUBY=3.2)  timeout 20m",
+        "  deploy           after test (RUBY=3.2), test (RUBY=3.3); when branch main; approval Really?",
+        "nothing is wrong",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn check_shows_every_finding_and_strict_makes_errors_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("some.yml");
+    std::fs::write(&file, "box: {id: a, tga: b}\nbuild:\n  steps: [a]\n").unwrap();
+    let check = |arguments: &[&str]| {
+        let output = sealift().arg("check").arg(&file).args(arguments).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = check(&[]);
+    assert!(code == 0 && text.contains("some.yml:1:14: warning:") && text.contains("^^^"), "{text}");
+    let (code, text) = check(&["--strict"]);
+    assert!(
+        code == 1 && text.contains("some.yml:1:14: error:") && text.contains("1 error, 0 warnings"),
+        "{text}"
+    );
+    let (code, text) = check(&["--output", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &value["box"]["id"], &value["warnings"][0]["column"]), (0, &"a".into(), &14.into()));
+    std::fs::write(&file, "box: a\nbuild:\n").unwrap();
+    let (code, text) = check(&["--output", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &value["error"]), (1, &"pipeline build is empty".into()));
+    assert_eq!(value["errors"][0]["line"], 2);
+    let output = sealift().args(["run", "--strict"]).arg(dir.path()).output().unwrap();
+    assert_eq!(said(&output).0, 4, "no file of a known name is there");
+    std::fs::write(dir.path().join("wercker.yml"), "box: a\nbxo: a\nbuild:\n  steps: [a]\n").unwrap();
+    let (code, text) = said(&sealift().args(["run", "--strict"]).arg(dir.path()).output().unwrap());
+    assert!(code == 4 && text.contains(":2:1: error: unknown key `bxo`"), "{text}");
+}
+
+#[test]
+fn check_prints_the_schema_that_is_shipped() {
+    let output = sealift().args(["check", "--schema"]).output().unwrap();
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/wercker.schema.json");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), std::fs::read_to_string(shipped).unwrap());
+}

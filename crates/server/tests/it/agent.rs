@@ -29,7 +29,7 @@ pub(crate) fn unit_on(machine: &Machine, program: &str) -> String {
 }
 
 pub(crate) fn note(seq: u64, text: &str) -> RunEvent {
-    RunEvent { seq, at: Timestamp(seq), kind: EventKind::Note { text: text.into() } }
+    RunEvent { seq, at: Timestamp(seq), node: None, kind: EventKind::Note { text: text.into() } }
 }
 
 /// One life of one machine's agent.
