@@ -17,6 +17,7 @@ mod lenient;
 mod lines;
 mod mask;
 mod overlay;
+mod pipes;
 mod podman;
 mod run;
 mod scripts;

@@ -298,7 +298,8 @@ impl Run {
         let container = self.container_name(Some("box"));
         self.create_box(the_box, &image, root, &env, &layout, &network, &container, &services).await?;
         let user = image_config.user.filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
-        let session = session.insert(Session::open(&self.engine, &container, user.is_none()).await?);
+        let session =
+            session.insert(Session::open(&self.engine, &container, &layout.control, user.is_none()).await?);
         if let Some(user) = &user {
             // The tree on this machine belongs to whoever started the run, not to the box's user.
             let user = user.split(':').next().unwrap_or_default().to_owned();
