@@ -18,6 +18,38 @@ pub(super) const NEEDS_VERSION: &str =
 /// # Errors
 /// All findings, when at least one means that the file as a whole cannot be used.
 pub fn parse(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
+    match read(text) {
+        Ok((mut config, mut found)) => {
+            let workflows = config.workflows.iter_mut().filter_map(|workflow| workflow.problem.as_mut());
+            let pipelines = config.pipelines.iter_mut().filter_map(|pipeline| pipeline.problem.as_mut());
+            let dropped = config.dropped.iter_mut().map(|(_, why)| why);
+            keep_inside(text, found.iter_mut().chain(workflows).chain(pipelines).chain(dropped));
+            Ok((config, found))
+        }
+        Err(mut found) => {
+            keep_inside(text, found.iter_mut());
+            Err(found)
+        }
+    }
+}
+
+/// What is missing is found behind the last line, where there is nothing to show.
+fn keep_inside<'a>(text: &str, found: impl Iterator<Item = &'a mut Diagnostic>) {
+    let lines: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
+    for diagnostic in found {
+        if diagnostic.line > lines.len() {
+            diagnostic.line = lines.len().max(1);
+            diagnostic.column = usize::MAX;
+        }
+        let index = diagnostic.line.saturating_sub(1);
+        diagnostic.line = index + 1;
+        let width = lines.get(index).copied().unwrap_or(0).max(1);
+        diagnostic.column = diagnostic.column.clamp(1, width);
+        diagnostic.length = diagnostic.length.clamp(1, width + 1 - diagnostic.column);
+    }
+}
+
+fn read(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     let root = match yaml::parse(text) {
         Ok(Some(root)) => root,
         Ok(None) => {

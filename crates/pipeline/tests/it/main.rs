@@ -10,6 +10,7 @@
 mod contract;
 mod corpus;
 mod ends;
+mod fuzz;
 mod host;
 mod keys;
 mod services;
