@@ -64,7 +64,11 @@ fn read(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     let config = reader.config(&root);
     if let Some(at) = yaml::second_document(text) {
         let help = "write one file, or leave the second part out".to_owned();
-        reader.warn(at, "all from here on is ignored: only the first document counts".to_owned(), Some(help));
+        reader.drops(
+            at,
+            "all from here on is ignored: only the first document counts".to_owned(),
+            Some(help),
+        );
     }
     if reader.refused { Err(reader.found) } else { Ok((config, reader.found)) }
 }
@@ -125,6 +129,15 @@ impl Reader {
         self.found.push(diagnostic(Severity::Warning, at, message, help));
     }
 
+    /// Something that the reference left out in silence: a warning, but an error in Sealift's own form.
+    pub(super) fn drops(&mut self, at: Place, message: String, help: Option<String>) {
+        if self.native {
+            self.refuse(at, message.replace(" is ignored", ""), help);
+        } else {
+            self.warn(at, message, help);
+        }
+    }
+
     pub(super) fn refuse(&mut self, at: Place, message: String, help: Option<String>) {
         self.refused = true;
         self.found.push(diagnostic(Severity::Error, at, message, help));
@@ -135,13 +148,13 @@ impl Reader {
         let mut pairs: Vec<(String, &Node, &Node)> = Vec::new();
         for (key, value) in node.mapping().unwrap_or_default() {
             let Some(name) = (if self.native { written(key) } else { scalar(key) }) else {
-                self.warn(key.at, "a key that is no text is ignored".to_owned(), None);
+                self.drops(key.at, "a key that is no text is ignored".to_owned(), None);
                 continue;
             };
             if let Some(known) = pairs.iter_mut().find(|(known, ..)| *known == name) {
                 let text =
                     format!("`{name}` was given before, in line {}: the last one counts", known.1.at.line);
-                self.found.push(diagnostic(Severity::Warning, key.at, text, None));
+                self.drops(key.at, text, None);
                 *known = (name, key, value);
             } else {
                 pairs.push((name, key, value));
@@ -154,12 +167,11 @@ impl Reader {
         let mut config = Config::default();
         if root.mapping().is_none() {
             let help = "a wercker.yml is a map of a box and pipelines".to_owned();
-            self.warn(root.at, "nothing in this file is used: it is no map".to_owned(), Some(help));
+            self.drops(root.at, "nothing in this file is used: it is no map".to_owned(), Some(help));
             return config;
         }
-        let pairs = self.pairs(root);
-        self.version(&mut config, &pairs);
-        for (name, key, value) in pairs {
+        self.version(&mut config, root);
+        for (name, key, value) in self.pairs(root) {
             match name.as_str() {
                 "sealift" if scalar(value).is_some() => {}
                 "box" => config.default_box = self.read_box(value, "box"),
@@ -185,8 +197,10 @@ impl Reader {
     }
 
     /// The reference ignored a scalar of this name; a map was and is a pipeline.
-    fn version(&mut self, config: &mut Config, pairs: &[(String, &Node, &Node)]) {
-        let Some((_, _, value)) = pairs.iter().find(|(name, ..)| name == "sealift") else { return };
+    fn version(&mut self, config: &mut Config, root: &Node) {
+        // The last one counts, as with all keys.
+        let mut pairs = root.mapping().unwrap_or_default().iter().rev();
+        let Some((_, value)) = pairs.find(|(key, _)| key.text() == Some("sealift")) else { return };
         let Some(written) = scalar(value) else { return };
         match VERSIONS.into_iter().find(|version| version.to_string() == written) {
             Some(version) => {
@@ -229,10 +243,7 @@ impl Reader {
         } else if value.mapping().is_some() {
             match self.pipeline(&name, key, value) {
                 Ok(pipeline) => config.pipelines.push(pipeline),
-                Err(reason) => {
-                    self.found.push(reason.clone());
-                    config.dropped.push((name, reason));
-                }
+                Err(reason) => self.drops_pipeline(config, name, reason),
             }
         } else if value.sequence().is_some()
             && value.sequence().is_some_and(|items| items.iter().any(is_step))
@@ -240,12 +251,20 @@ impl Reader {
             let help = format!("write `steps:` between `{name}:` and the list");
             let message = format!("pipeline {name} is dropped: a pipeline is a map, this is a list");
             let reason = diagnostic(Severity::Warning, key.at, message, Some(help));
-            self.found.push(reason.clone());
-            config.dropped.push((name, reason));
+            self.drops_pipeline(config, name, reason);
         } else {
             let help = suggestion(&name, &keys::names(TOP, self.native));
-            self.warn(key.at, format!("unknown key `{name}` is ignored"), help);
+            self.drops(key.at, format!("unknown key `{name}` is ignored"), help);
         }
+    }
+
+    fn drops_pipeline(&mut self, config: &mut Config, name: String, mut reason: Diagnostic) {
+        if self.native {
+            reason.severity = Severity::Error;
+            self.refused = true;
+        }
+        self.found.push(reason.clone());
+        config.dropped.push((name, reason));
     }
 
     fn pipeline(&mut self, name: &str, key: &Node, node: &Node) -> Result<Pipeline, Diagnostic> {
@@ -341,7 +360,7 @@ impl Reader {
         }
         let Some(items) = node.sequence() else {
             let help = "write it as a list: `- redis`".to_owned();
-            self.warn(node.at, "services are ignored: they are a list".to_owned(), Some(help));
+            self.drops(node.at, "services are ignored: they are a list".to_owned(), Some(help));
             return None;
         };
         Some(items.iter().filter_map(|item| self.read_box(item, "service")).collect())
@@ -357,7 +376,7 @@ impl Reader {
             return Some(config);
         }
         if node.sequence().is_some() {
-            self.warn(node.at, format!("the {what} has no image: a list is ignored"), None);
+            self.drops(node.at, format!("the {what} has no image: a list is ignored"), None);
             return Some(config);
         }
         for (name, key, value) in self.pairs(node) {
@@ -375,16 +394,16 @@ impl Reader {
                 }
                 native if !self.native && keys::is_native(BOX, native) => {
                     let help = Some(NEEDS_VERSION.to_owned());
-                    self.warn(key.at, format!("unknown key `{name}` of the {what} is ignored"), help);
+                    self.drops(key.at, format!("unknown key `{name}` of the {what} is ignored"), help);
                 }
                 _ => {
                     let help = suggestion(&name, &keys::names(BOX, self.native));
-                    self.warn(key.at, format!("unknown key `{name}` of the {what} is ignored"), help);
+                    self.drops(key.at, format!("unknown key `{name}` of the {what} is ignored"), help);
                 }
             }
         }
         if config.id.is_empty() {
-            self.warn(node.at, format!("the {what} has no image"), Some("name it with `id:`".to_owned()));
+            self.drops(node.at, format!("the {what} has no image"), Some("name it with `id:`".to_owned()));
         }
         Some(config)
     }
@@ -417,7 +436,7 @@ impl Reader {
     fn env(&mut self, node: &Node) -> Vec<(String, String)> {
         if node.mapping().is_none() && !node.is_null() {
             let help = "write it as a map: `NAME: value`".to_owned();
-            self.warn(node.at, "`env` is ignored: it is a map".to_owned(), Some(help));
+            self.drops(node.at, "`env` is ignored: it is a map".to_owned(), Some(help));
         }
         let mut env = Vec::new();
         for (name, _, value) in self.pairs(node) {
@@ -432,7 +451,7 @@ impl Reader {
             None => {
                 if !node.is_null() {
                     let help = "write it as a list: `- \"80\"`".to_owned();
-                    self.warn(node.at, "`ports` is ignored: it is a list".to_owned(), Some(help));
+                    self.drops(node.at, "`ports` is ignored: it is a list".to_owned(), Some(help));
                 }
                 Vec::new()
             }
@@ -442,7 +461,7 @@ impl Reader {
     pub(super) fn text(&mut self, name: &str, node: &Node) -> Option<String> {
         let text = scalar(node);
         if text.is_none() && !node.is_null() {
-            self.warn(node.at, format!("`{name}` is ignored: it is text, not a list or a map"), None);
+            self.drops(node.at, format!("`{name}` is ignored: it is text, not a list or a map"), None);
         }
         text
     }
@@ -457,11 +476,11 @@ impl Reader {
         match minutes {
             Some(whole) if !matches!(node.meaning(), Some(Meaning::Int(_))) => {
                 let help = format!("write `{name}: {whole}`");
-                self.warn(node.at, format!("`{name}` is cut to {whole} whole minutes"), Some(help));
+                self.drops(node.at, format!("`{name}` is cut to {whole} whole minutes"), Some(help));
             }
-            None => self.warn(node.at, format!("`{name}` is ignored: it is a number of minutes"), None),
+            None => self.drops(node.at, format!("`{name}` is ignored: it is a number of minutes"), None),
             Some(minutes) if minutes > super::LONGEST_MINUTES => {
-                self.warn(node.at, format!("`{name}` is cut to {} minutes", super::LONGEST_MINUTES), None);
+                self.drops(node.at, format!("`{name}` is cut to {} minutes", super::LONGEST_MINUTES), None);
             }
             Some(_) => {}
         }
