@@ -73,7 +73,8 @@ fn read(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     if reader.refused { Err(reader.found) } else { Ok((config, reader.found)) }
 }
 
-fn broken(text: &str, error: &yaml::Error) -> Diagnostic {
+/// What is wrong with a text that is no YAML.
+pub(crate) fn broken(text: &str, error: &yaml::Error) -> Diagnostic {
     let mut at = error.place();
     let message = match error {
         yaml::Error::Syntax { message, .. } => format!("this is not YAML: {message}"),
@@ -440,7 +441,8 @@ impl Reader {
         }
         let mut env = Vec::new();
         for (name, _, value) in self.pairs(node) {
-            env.extend(self.text(&name, value).map(|value| (name.to_uppercase(), value)));
+            let name = if self.native { name } else { name.to_uppercase() };
+            env.extend(self.text(&name, value).map(|value| (name, value)));
         }
         env
     }
