@@ -12,6 +12,7 @@ mod corpus;
 mod ends;
 mod fuzz;
 mod host;
+mod import;
 mod keys;
 mod services;
 mod speed;
