@@ -13,7 +13,7 @@ const SEEDS: [&str; 4] = [
     "build:\n\tsteps:\n- é: ü\n",
 ];
 
-fn cases(default: u32) -> ProptestConfig {
+pub(crate) fn cases(default: u32) -> ProptestConfig {
     let cases = std::env::var("SEALIFT_FUZZ_CASES").ok().and_then(|text| text.parse().ok());
     ProptestConfig { cases: cases.unwrap_or(default), failure_persistence: None, ..ProptestConfig::default() }
 }

@@ -87,7 +87,7 @@ fn what_cannot_be_told_or_read_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::fuzz::cases(300))]
 
     /// Nothing panics, and what comes out is never a file that is refused.
     #[test]
