@@ -1,6 +1,6 @@
 //! wercker.yml to steps in containers.
 //!
-//! [`config`] reads the file and says what is wrong with it, by line. [`Engine`] is Docker or Podman, whichever
+//! [`config`] reads the file and says what is wrong with it, by line; [`import`] makes one from other tools' files. [`Engine`] is Docker or Podman, whichever
 //! answers. [`execute`] runs one pipeline in one container, tells all that happens as events, and leaves nothing
 //! behind, whatever way it ends.
 //!
@@ -11,6 +11,7 @@ pub mod config;
 mod engine;
 mod env;
 mod internal;
+pub mod import;
 mod layout;
 mod leftovers;
 mod lenient;

@@ -10,7 +10,9 @@
 mod contract;
 mod corpus;
 mod ends;
+mod fuzz;
 mod host;
+mod import;
 mod keys;
 mod secrets;
 mod services;
