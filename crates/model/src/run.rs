@@ -95,6 +95,8 @@ pub enum StepOutcome {
     /// Stopped by a limit of time.
     TimedOut,
     Aborted,
+    /// Not run, because the run started behind it.
+    Skipped,
 }
 
 /// What is kept of a step besides its log.

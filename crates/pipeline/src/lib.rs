@@ -7,6 +7,7 @@
 //! This crate knows nothing of servers, stores or packages: a caller hands it a source tree and gets back whether
 //! the pipeline passed and where its output lies.
 
+mod checkpoint;
 pub mod config;
 mod engine;
 mod env;
@@ -16,6 +17,8 @@ mod leftovers;
 mod lenient;
 mod lines;
 mod podman;
+mod pull;
+mod registry;
 mod run;
 mod scripts;
 mod service;
@@ -25,11 +28,16 @@ mod source;
 mod spec;
 pub mod yaml;
 
-pub use engine::{Engine, EngineOptions, Error as EngineError};
+pub use checkpoint::{
+    Checkpoint, Error as CheckpointError, list as checkpoints, remove as remove_checkpoint,
+};
+pub use engine::{Engine, EngineOptions, Error as EngineError, Interactive, Resizer};
 pub use leftovers::{Leftovers, remove_leftovers};
 pub use lenient::Error as AnswerError;
 pub use podman::{Error as PodmanError, stop_service};
+pub use pull::Error as PullError;
+pub use registry::{Error as RegistryError, auth_file_places};
 pub use run::{Error, execute};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
-pub use spec::{Git, Outcome, RunSpec, Source, Tuning};
+pub use spec::{Git, Outcome, RunSpec, Source, Terminal, Tuning};

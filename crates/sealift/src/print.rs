@@ -110,6 +110,7 @@ impl Printer {
                     StepOutcome::Failed => (Style::Bad, "failed"),
                     StepOutcome::TimedOut => (Style::Bad, "timed out"),
                     StepOutcome::Aborted => (Style::Bad, "aborted"),
+                    StepOutcome::Skipped => (Style::Careful, "skipped"),
                 };
                 self.paint(style, &format!("{word} {took}: {}{code}{message}", visible(name)))
             }

@@ -7,9 +7,13 @@
     reason = "these are tests"
 )]
 
+mod checkpoints;
 mod contract;
 mod corpus;
 mod ends;
 mod host;
+mod internal;
+mod leave;
+mod registry;
 mod services;
 mod speed;
