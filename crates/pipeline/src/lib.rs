@@ -7,11 +7,12 @@
 //! This crate knows nothing of servers, stores or packages: a caller hands it a source tree and gets back whether
 //! the pipeline passed and where its output lies.
 
+mod checkpoint;
 pub mod config;
 mod engine;
 mod env;
-mod internal;
 pub mod import;
+mod internal;
 mod layout;
 mod leftovers;
 mod lenient;
@@ -20,6 +21,8 @@ mod mask;
 mod overlay;
 mod pipes;
 mod podman;
+mod pull;
+mod registry;
 mod run;
 mod scripts;
 mod service;
@@ -29,13 +32,18 @@ mod source;
 mod spec;
 pub mod yaml;
 
-pub use engine::{Engine, EngineOptions, Error as EngineError};
+pub use checkpoint::{
+    Checkpoint, Error as CheckpointError, list as checkpoints, remove as remove_checkpoint,
+};
+pub use engine::{Engine, EngineOptions, Error as EngineError, Interactive, Resizer};
 pub use layout::remove_work_dir;
 pub use leftovers::{Leftovers, remove_leftovers};
 pub use lenient::Error as AnswerError;
 pub use mask::Error as MaskError;
 pub use podman::{Error as PodmanError, stop_service};
+pub use pull::Error as PullError;
+pub use registry::{Error as RegistryError, auth_file_places};
 pub use run::{Error, execute};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
-pub use spec::{Git, Outcome, RunSpec, Source, Tuning};
+pub use spec::{Git, Outcome, RunSpec, Source, Terminal, Tuning};
