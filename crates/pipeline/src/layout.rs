@@ -28,7 +28,7 @@ pub(crate) struct Layout {
 pub(crate) fn source_of(spec: &RunSpec) -> PathBuf {
     match &spec.source {
         Source::Own(dir) => dir.clone(),
-        Source::Copy(_) => spec.work_dir.join("pipeline/source"),
+        Source::Copy(_) | Source::Whole(_) => spec.work_dir.join("pipeline/source"),
     }
 }
 
@@ -54,16 +54,32 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>) -> std::io::Res
     std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let source = match &spec.source {
         Source::Own(dir) => dir.canonicalize()?,
-        Source::Copy(from) => {
-            let from = from.canonicalize()?;
-            let patterns = std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore")));
-            let ignore = source::Ignore::parse(&patterns.unwrap_or_default());
+        Source::Copy(_) | Source::Whole(_) => {
             let to = pipeline.join("source");
-            source::copy(&from, &to, &[work_dir], &ignore)?;
+            copy_source(&spec.source, &to, &work_dir, ignore_file)?;
             to
         }
     };
     Ok(Layout { pipeline, control, source })
+}
+
+/// Copies the tree of a source to `to`, without `work_dir`.
+pub(crate) fn copy_source(
+    source: &Source,
+    to: &Path,
+    work_dir: &Path,
+    ignore_file: Option<&str>,
+) -> std::io::Result<()> {
+    let (from, ignore) = match source {
+        Source::Own(from) | Source::Whole(from) => (from.canonicalize()?, source::Ignore::default()),
+        Source::Copy(from) => {
+            let from = from.canonicalize()?;
+            let patterns = std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore")));
+            let ignore = source::Ignore::parse(&patterns.unwrap_or_default());
+            (from, ignore)
+        }
+    };
+    source::copy(&from, to, &[work_dir.to_owned()], &ignore)
 }
 
 /// The user in the container may be anybody.
