@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
+use crate::overlay;
 use crate::session::REPORT;
 use crate::source;
 use crate::spec::{RunSpec, Source};
@@ -27,19 +28,23 @@ pub(crate) struct Layout {
 /// Where a run's source tree is in the end.
 pub(crate) fn source_of(spec: &RunSpec) -> PathBuf {
     match &spec.source {
-        Source::Own(dir) => dir.clone(),
+        Source::Own(dir) | Source::Direct(dir) => dir.clone(),
         Source::Copy(_) | Source::Whole(_) => spec.work_dir.join("pipeline/source"),
     }
 }
 
-/// Makes the run's directories anew; what is in the cache stays.
-pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>) -> std::io::Result<Layout> {
+/// Makes the run's directories anew; what is in the cache stays. `views` says whether the container will see what is
+/// mounted here.
+pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) -> std::io::Result<Layout> {
     std::fs::create_dir_all(&spec.work_dir)?;
     let work_dir = spec.work_dir.canonicalize()?;
     let pipeline = work_dir.join("pipeline");
+    overlay::end(&pipeline.join("source"))?;
     for name in ["output", "report", "steps", "source"] {
         source::remove(&pipeline.join(name))?;
     }
+    let space = work_dir.join("changes");
+    source::remove(&space)?;
     let control = work_dir.join("control");
     source::remove(&control)?;
     for name in ["cache", "output", "report", "steps"] {
@@ -53,33 +58,72 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>) -> std::io::Res
     std::fs::set_permissions(&report, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
     std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let source = match &spec.source {
-        Source::Own(dir) => dir.canonicalize()?,
-        Source::Copy(_) | Source::Whole(_) => {
+        Source::Own(dir) | Source::Direct(dir) => dir.canonicalize()?,
+        Source::Copy(from) | Source::Whole(from) => {
+            let from = from.canonicalize()?;
+            let (without, ignore) = left_out(spec, &from, ignore_file)?;
             let to = pipeline.join("source");
-            copy_source(&spec.source, &to, &work_dir, ignore_file)?;
+            let viewed = views
+                && match overlay::view(&from, &to, &space, &source::ignored(&from, &without, &ignore)?) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        tracing::debug!(%error, "no view of the source, so it is copied");
+                        source::remove(&space)?;
+                        false
+                    }
+                };
+            if !viewed {
+                source::copy(&from, &to, &without, &ignore)?;
+            }
             to
         }
     };
     Ok(Layout { pipeline, control, source })
 }
 
-/// Copies the tree of a source to `to`, without `work_dir`.
-pub(crate) fn copy_source(
-    source: &Source,
-    to: &Path,
-    work_dir: &Path,
+/// Copies the source of a run to `to`.
+pub(crate) fn copy_source(spec: &RunSpec, to: &Path, ignore_file: Option<&str>) -> std::io::Result<()> {
+    let (Source::Own(from) | Source::Copy(from) | Source::Whole(from) | Source::Direct(from)) = &spec.source;
+    let from = from.canonicalize()?;
+    let (without, ignore) = left_out(spec, &from, ignore_file)?;
+    source::copy(&from, to, &without, &ignore)
+}
+
+/// What of a tree is not part of the source.
+fn left_out(
+    spec: &RunSpec,
+    from: &Path,
     ignore_file: Option<&str>,
-) -> std::io::Result<()> {
-    let (from, ignore) = match source {
-        Source::Own(from) | Source::Whole(from) => (from.canonicalize()?, source::Ignore::default()),
-        Source::Copy(from) => {
-            let from = from.canonicalize()?;
-            let patterns = std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore")));
-            let ignore = source::Ignore::parse(&patterns.unwrap_or_default());
-            (from, ignore)
-        }
+) -> std::io::Result<(Vec<PathBuf>, source::Ignore)> {
+    let mut without = vec![spec.work_dir.canonicalize()?];
+    without.extend(spec.without.iter().filter_map(|dir| dir.canonicalize().ok()));
+    let patterns = match &spec.source {
+        Source::Copy(_) => std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore"))).ok(),
+        _ => None,
     };
-    source::copy(&from, to, &[work_dir.to_owned()], &ignore)
+    Ok((without, source::Ignore::parse(&patterns.unwrap_or_default())))
+}
+
+/// Removes the working directory of a run or of a workflow, the views of sources first.
+///
+/// # Errors
+/// When something of it cannot be removed; a directory that is not there is fine.
+pub fn remove_work_dir(work_dir: &Path) -> std::io::Result<()> {
+    for node in std::fs::read_dir(nodes(work_dir)).into_iter().flatten() {
+        remove_work_dir(&node_work_dir(&node?.path()))?;
+    }
+    overlay::end(&work_dir.join("pipeline/source"))?;
+    source::remove(work_dir)
+}
+
+/// Where a workflow's nodes have their directories.
+pub(crate) fn nodes(work_dir: &Path) -> PathBuf {
+    work_dir.join("nodes")
+}
+
+/// The working directory of a node's run, in the node's directory.
+pub(crate) fn node_work_dir(dir: &Path) -> PathBuf {
+    dir.join("work")
 }
 
 /// The user in the container may be anybody.

@@ -17,6 +17,7 @@ mod leftovers;
 mod lenient;
 mod lines;
 mod mask;
+mod overlay;
 mod podman;
 mod run;
 mod scripts;
@@ -29,6 +30,7 @@ mod workflow;
 pub mod yaml;
 
 pub use engine::{Engine, EngineOptions, Error as EngineError};
+pub use layout::remove_work_dir;
 pub use leftovers::{Leftovers, remove_leftovers};
 pub use lenient::Error as AnswerError;
 pub use mask::Error as MaskError;

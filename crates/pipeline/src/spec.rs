@@ -14,10 +14,13 @@ use crate::config::Settings;
 pub enum Source {
     /// A directory of the run's own, which the steps may change.
     Own(PathBuf),
-    /// Somebody's working directory: it is copied, without the run's working directory and what the ignore file names.
+    /// Somebody's working directory, which stays as it is: the steps get a view of it that they may change, or a copy
+    /// where the system has no such views; without the run's working directory and what the ignore file names.
     Copy(PathBuf),
-    /// A tree that others read as well: all of it is copied.
+    /// The same for a tree that is wanted as it is, with nothing left out: what another run made.
     Whole(PathBuf),
+    /// Somebody's working directory itself: the steps change it.
+    Direct(PathBuf),
 }
 
 /// Which steps are wanted, by the name people see, by id, or by number (counted from 1, after-steps go on counting).
@@ -52,11 +55,18 @@ pub struct Tuning {
     pub no_response_limit: Option<Duration>,
     /// How long a service may take to be ready.
     pub service_limit: Duration,
+    /// Copies a source that is to stay as it is, even where the system could give a view of it.
+    pub copy_source: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { command_limit: None, no_response_limit: None, service_limit: Duration::from_secs(60) }
+        Tuning {
+            command_limit: None,
+            no_response_limit: None,
+            service_limit: Duration::from_secs(60),
+            copy_source: false,
+        }
     }
 }
 
@@ -82,6 +92,8 @@ pub struct RunSpec {
     pub source: Source,
     /// A directory of the run's own: its cache is kept there from run to run, everything else is made anew.
     pub work_dir: PathBuf,
+    /// Directories that are no part of a [`Source::Copy`], besides `work_dir`.
+    pub without: Vec<PathBuf>,
     pub git: Git,
     pub started_by: String,
     pub env: Vec<(String, String)>,

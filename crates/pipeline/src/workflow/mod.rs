@@ -64,9 +64,6 @@ pub struct WorkflowSpec {
     pub approver: Option<Arc<dyn Approver>>,
     /// Where groups of `concurrency` are kept; none: they hold within this workflow only.
     pub groups: Option<Groups>,
-    /// Whether all outputs stay. Otherwise one that a single node was given may have been moved to it, and only those
-    /// that no node was given are sure to be there afterwards.
-    pub keep_outputs: bool,
 }
 
 /// Where runs on this machine wait for each other.
@@ -129,7 +126,7 @@ pub struct NodeOutcome {
     /// Why it did not pass, or was skipped.
     pub message: Option<String>,
     pub steps: Vec<StepResult>,
-    /// See [`WorkflowSpec::keep_outputs`].
+    /// What it made, below the working directory; of a node that passed or failed softly.
     pub output: Option<PathBuf>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It must not know which nodes there are besides.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use sealift_model::EventKind;
 use tokio::sync::mpsc;
@@ -145,16 +145,15 @@ impl Job {
         }
     }
 
-    /// Runs it. `take` says whether a node's output may be moved.
+    /// Runs it.
     pub(super) async fn run(
         &self,
         shared: &Shared,
         tree: Tree,
-        take: Vec<usize>,
         ticket: Option<&Ticket>,
         cancel: CancellationToken,
     ) -> Ran {
-        let source = match self.source(shared, tree.clone(), take).await {
+        let source = match self.source(shared, tree.clone()).await {
             Ok(source) => source,
             Err(error) => {
                 let reason = shared.mask.apply(&format!("its source cannot be made: {error}"));
@@ -167,13 +166,8 @@ impl Job {
                 return Ran { end: NodeEnd::Failed, message: Some(reason), outcome: None, tree };
             }
         };
-        // If it makes nothing of its own, it hands on what it was given, wherever that is now.
-        let given = match &source {
-            Source::Own(path) if *path == self.dir.join("source") => {
-                Tree::Made { node: self.index, path: path.clone() }
-            }
-            _ => tree,
-        };
+        // If it makes nothing of its own, it hands on what it was given.
+        let given = if let Source::Own(path) = &source { Tree::Made(path.clone()) } else { tree };
         let cancel = cancel.child_token();
         let (sender, mut inbox) = mpsc::channel(shared.events.max_capacity());
         let forward = async {
@@ -229,7 +223,7 @@ impl Job {
             }
         };
         let made = outcome.as_ref().and_then(|outcome| outcome.output.clone());
-        let tree = made.map_or(given, |path| Tree::Made { node: self.index, path });
+        let tree = made.map_or(given, Tree::Made);
         if end == NodeEnd::Passed
             && let Some(ticket) = ticket
             && let Err(error) = ticket.passed().await
@@ -241,23 +235,19 @@ impl Job {
     }
 
     /// Makes the source that it is given.
-    async fn source(&self, shared: &Shared, tree: Tree, take: Vec<usize>) -> std::io::Result<Source> {
-        let given = shared.spec.run.source.clone();
+    async fn source(&self, shared: &Shared, tree: Tree) -> std::io::Result<Source> {
+        let run = shared.spec.run.clone();
         let to = self.dir.join("source");
-        let work_dir = shared.spec.run.work_dir.clone();
         let ignore = shared.config.ignore_file.clone();
-        let make = move || {
-            crate::source::remove(&to)?;
-            std::fs::create_dir_all(to.parent().unwrap_or(&to))?;
-            if tree == Tree::Project {
-                return Ok(given);
+        let make = move || match tree {
+            Tree::Project => Ok(run.source),
+            Tree::Made(path) => Ok(Source::Whole(path)),
+            Tree::Several { .. } => {
+                crate::source::remove(&to)?;
+                std::fs::create_dir_all(to.parent().unwrap_or(&to))?;
+                tree::make(&tree, &to, &|to| layout::copy_source(&run, to, ignore.as_deref()))?;
+                Ok(Source::Own(to))
             }
-            let project =
-                |to: &Path| layout::copy_source(&given, to, &work_dir.canonicalize()?, ignore.as_deref());
-            // Only what lies in a place of ours is ours to move.
-            let take = |node: usize, path: &Path| take.contains(&node) && path.starts_with(&work_dir);
-            tree::make(&tree, &to, &project, &take)?;
-            Ok(Source::Own(to))
         };
         tokio::task::spawn_blocking(make).await.map_err(std::io::Error::other)?
     }
@@ -281,7 +271,8 @@ impl Job {
             // As the reference ran them.
             deploy: run.deploy || !native,
             source,
-            work_dir: self.dir.join("work"),
+            work_dir: layout::node_work_dir(&self.dir),
+            without: run.without.into_iter().chain([run.work_dir]).collect(),
             env,
             hidden_env,
             settings: Some(settings),

@@ -21,6 +21,7 @@ use super::{Error, NodeEnd, NodeEvent, NodeOutcome, WorkflowOutcome, WorkflowSpe
 use crate::config::{Config, Graph};
 use crate::engine::Engine;
 use crate::env_file::{self, Handed};
+use crate::layout;
 use crate::mask::Mask;
 use crate::run::millis;
 use crate::spec::Source;
@@ -87,9 +88,8 @@ impl Runner {
         cancel: &CancellationToken,
     ) -> Result<Runner, Error> {
         let mut hidden = [spec.run.hidden_env.clone(), spec.run.secrets.clone()].concat();
-        let project = match &spec.run.source {
-            Source::Own(dir) | Source::Copy(dir) | Source::Whole(dir) => dir.clone(),
-        };
+        let (Source::Own(project) | Source::Copy(project) | Source::Whole(project) | Source::Direct(project)) =
+            spec.run.source.clone();
         let mut jobs: Vec<Arc<Job>> = Vec::new();
         let mut dirs: Vec<String> = Vec::new();
         for (index, node) in graph.nodes.iter().enumerate() {
@@ -108,17 +108,21 @@ impl Runner {
                 dir.push('-');
             }
             dirs.push(dir.clone());
-            let dir = spec.run.work_dir.join("nodes").join(dir);
+            let dir = layout::nodes(&spec.run.work_dir).join(dir);
             jobs.push(Arc::new(Job { index, node: node.clone(), variables, dir }));
         }
         let mask = Mask::new(&hidden)?;
-        let shared_project = graph.nodes.iter().filter(|node| tree::givers(&graph, node).is_empty()).count()
-            != 1
-            || graph.nodes.iter().any(|node| {
-                tree::wants_project(node) || (node.needs.is_empty() && node.settings.when.is_some())
-            });
-        if let (Source::Own(dir), true) = (&spec.run.source, shared_project) {
-            spec.run.source = Source::Whole(dir.clone());
+        // A source that may be changed is so by one node only: others would find what it did.
+        let roots = graph.nodes.iter().filter(|node| node.needs.is_empty());
+        let wanted_once = roots.clone().count() == 1
+            && roots.clone().all(|node| node.settings.when.is_none())
+            && !graph.nodes.iter().any(tree::wants_project);
+        if !wanted_once {
+            spec.run.source = match spec.run.source {
+                Source::Own(dir) => Source::Whole(dir),
+                Source::Direct(dir) => Source::Copy(dir),
+                other => other,
+            };
         }
         let needs = graph.nodes.iter().map(|node| {
             let index = |name: &String| graph.nodes.iter().position(|other| other.name == *name);
@@ -182,10 +186,9 @@ impl Runner {
                 let Some(job) = self.jobs.get(index).cloned() else { return };
                 let (shared, stop) = (self.shared.clone(), self.stop.clone());
                 let tree = tree::source_of(&self.graph, &job.node, &self.trees);
-                let take = self.may_take(&job);
                 let ticket = self.tickets.remove(&index);
                 self.going.push(Box::pin(async move {
-                    let ran = job.run(&shared, tree, take, ticket.as_ref(), stop).await;
+                    let ran = job.run(&shared, tree, ticket.as_ref(), stop).await;
                     (index, News::Ran(Box::new(ran), ticket))
                 }));
             }
@@ -222,7 +225,7 @@ impl Runner {
                 let Some(job) = self.jobs.get(index) else { return };
                 let Ran { end, message, outcome, tree } = *ran;
                 let output = match &tree {
-                    Tree::Made { path, .. } if end.is_fine() => Some(path.clone()),
+                    Tree::Made(path) if end.is_fine() => Some(path.clone()),
                     _ => None,
                 };
                 let steps = outcome.map(|outcome| outcome.steps).unwrap_or_default();
@@ -267,27 +270,6 @@ impl Runner {
             Some(node) => format!("stopped, because {} did not pass", node.name),
             None => "the workflow was cancelled".to_owned(),
         }
-    }
-
-    /// The nodes whose output this one may have for itself: nobody else is given it, and it is not needed again.
-    fn may_take(&self, job: &Job) -> Vec<usize> {
-        let settings = &job.node.settings;
-        if self.shared.spec.keep_outputs || settings.retry.as_ref().is_some_and(|retry| retry.attempts > 1) {
-            return Vec::new();
-        }
-        let given = |giver: usize| {
-            let takers = self
-                .graph
-                .nodes
-                .iter()
-                .filter(|node| tree::givers(&self.graph, node).iter().any(|(index, _)| *index == giver));
-            takers.count()
-        };
-        let givers = tree::givers(&self.graph, &job.node);
-        // What a giver was given and hands on may be another one's, who has more takers.
-        let own =
-            |giver: &usize| matches!(self.trees.get(*giver), Some(Tree::Made { node, .. }) if node == giver);
-        givers.into_iter().map(|(index, _)| index).filter(|giver| given(*giver) == 1).filter(own).collect()
     }
 }
 

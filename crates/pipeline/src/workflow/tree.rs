@@ -1,7 +1,7 @@
 //! Which source a node gets: the project's, what one node made, or what several made.
 //!
-//! Guarantees: a node never shares a file with another one: what it is given is copied (sharing blocks where the
-//! filesystem can), or moved to it where nobody else wants it.
+//! Guarantees: a node never shares a file with another one: what it is given is a view of its own of what was made, or
+//! a copy (which shares blocks where the filesystem can).
 //!
 //! It must not know how a node is run.
 
@@ -16,8 +16,8 @@ use crate::source;
 pub(super) enum Tree {
     /// The project's source.
     Project,
-    /// What this node made.
-    Made { node: usize, path: PathBuf },
+    /// What a node made.
+    Made(PathBuf),
     /// Each in a directory of that name; with `project`, these beside what is in the project's source.
     Several { project: bool, parts: Vec<(String, Tree)> },
 }
@@ -66,22 +66,11 @@ pub(super) fn dir_name(name: &str) -> String {
     }
 }
 
-/// Makes `to` a copy of a tree. `project` makes one of the project's source; `take` says whether a node's output may
-/// be moved.
-pub(super) fn make(
-    tree: &Tree,
-    to: &Path,
-    project: &dyn Fn(&Path) -> io::Result<()>,
-    take: &dyn Fn(usize, &Path) -> bool,
-) -> io::Result<()> {
+/// Makes `to` a copy of a tree. `project` makes one of the project's source.
+pub(super) fn make(tree: &Tree, to: &Path, project: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<()> {
     match tree {
         Tree::Project => project(to),
-        Tree::Made { node, path } => {
-            if take(*node, path) && std::fs::rename(path, to).is_ok() {
-                return Ok(());
-            }
-            source::copy(path, to, &[], &source::Ignore::default())
-        }
+        Tree::Made(path) => source::copy(path, to, &[], &source::Ignore::default()),
         Tree::Several { project: with_project, parts } => {
             if *with_project {
                 project(to)?;
@@ -94,7 +83,7 @@ pub(super) fn make(
                     let text = format!("the source has something called {name} already");
                     return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
                 }
-                make(part, &place, project, take)?;
+                make(part, &place, project)?;
             }
             Ok(())
         }
@@ -118,7 +107,7 @@ mod tests {
     }
 
     fn made(node: usize) -> Tree {
-        Tree::Made { node, path: PathBuf::from(format!("/{node}")) }
+        Tree::Made(PathBuf::from(format!("/{node}")))
     }
 
     #[test]
@@ -163,28 +152,24 @@ mod tests {
     }
 
     #[test]
-    fn copies_are_apart_and_what_is_taken_is_gone() {
+    fn copies_are_apart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("made");
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join("f"), "x").unwrap();
-        let tree = Tree::Made { node: 0, path: path.clone() };
+        let tree = Tree::Made(path.clone());
         let project = |to: &Path| {
             std::fs::create_dir_all(to)?;
             std::fs::write(to.join("p"), "p")
         };
-        let several = Tree::Several { project: true, parts: vec![("a".into(), tree.clone())] };
+        let several = Tree::Several { project: true, parts: vec![("a".into(), tree)] };
         let first = dir.path().join("first");
-        make(&several, &first, &project, &|_, _| false).unwrap();
+        make(&several, &first, &project).unwrap();
         std::fs::write(first.join("a/f"), "changed").unwrap();
         assert_eq!(std::fs::read_to_string(path.join("f")).unwrap(), "x");
         assert!(first.join("p").is_file());
-        let second = dir.path().join("second");
-        make(&tree, &second, &project, &|_, _| true).unwrap();
-        assert_eq!(std::fs::read_to_string(second.join("f")).unwrap(), "x");
-        assert!(!path.is_dir());
         let clash = Tree::Several { project: true, parts: vec![("p".into(), Tree::Project)] };
-        let error = make(&clash, &dir.path().join("third"), &project, &|_, _| false).unwrap_err();
+        let error = make(&clash, &dir.path().join("third"), &project).unwrap_err();
         assert_eq!(error.to_string(), "the source has something called p already");
     }
 }

@@ -104,7 +104,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         }
         Ok::<_, Error>(Some(outcome))
     });
-    let removed = std::fs::remove_dir_all(&work_dir);
+    let removed = sealift_pipeline::remove_work_dir(&work_dir);
     printed?;
     let outcome = outcome?;
     removed.map_err(|source| Error::Io { action: "remove", path: work_dir, source })?;
