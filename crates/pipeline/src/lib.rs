@@ -2,7 +2,7 @@
 //!
 //! [`config`] reads the file and says what is wrong with it, by line; [`import`] makes one from other tools' files. [`Engine`] is Docker or Podman, whichever
 //! answers. [`execute`] runs one pipeline in one container, tells all that happens as events, and leaves nothing
-//! behind, whatever way it ends.
+//! behind, whatever way it ends. [`execute_workflow`] does so with all pipelines of a graph.
 //!
 //! This crate knows nothing of servers, stores or packages: a caller hands it a source tree and gets back whether
 //! the pipeline passed and where its output lies.
@@ -11,6 +11,7 @@ mod checkpoint;
 pub mod config;
 mod engine;
 mod env;
+pub mod env_file;
 pub mod import;
 mod internal;
 mod layout;
@@ -30,6 +31,7 @@ mod session;
 mod shell;
 mod source;
 mod spec;
+mod workflow;
 pub mod yaml;
 
 pub use checkpoint::{
@@ -46,4 +48,8 @@ pub use registry::{Error as RegistryError, auth_file_places};
 pub use run::{Error, execute};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
-pub use spec::{Git, Outcome, RunSpec, Source, Terminal, Tuning};
+pub use spec::{Git, Outcome, RunSpec, Selection, Source, Terminal, Tuning};
+pub use workflow::{
+    Approver, Decision, Error as WorkflowError, Groups, NodeEnd, NodeEvent, NodeOutcome, WorkflowOutcome,
+    WorkflowSpec, execute_workflow,
+};
