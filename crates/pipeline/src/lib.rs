@@ -17,12 +17,12 @@ mod lenient;
 mod lines;
 mod podman;
 mod run;
-mod scripts;
 mod service;
 mod session;
 mod shell;
 mod source;
 mod spec;
+pub mod steps;
 pub mod yaml;
 
 pub use engine::{Engine, EngineOptions, Error as EngineError};

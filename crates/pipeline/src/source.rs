@@ -121,25 +121,54 @@ fn keep_times(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The start of a small file below `root`, which a container could write to: nothing outside of `root` is read,
-/// whatever links it has laid. None where there is no such file.
+/// whatever links it has laid. None where there is no such file, or nothing in it.
 pub(crate) fn read_message(root: &Path, relative: &Path) -> Option<String> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let text = read_text(root, relative, MESSAGE)?.trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// The first `limit` bytes of a file below `root`, reached through no link at all.
+pub(crate) fn read_text(root: &Path, relative: &Path, limit: u64) -> Option<String> {
+    let file = open_beneath(root, relative, OFlags::NOFOLLOW, ResolveFlags::NO_SYMLINKS)?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether there is a file at `relative` below `root`, which links may lead to as long as they stay below `root`.
+pub(crate) fn is_file(root: &Path, relative: &Path) -> bool {
+    open_beneath(root, relative, OFlags::empty(), ResolveFlags::empty()).is_some()
+}
+
+fn open_beneath(root: &Path, relative: &Path, flags: OFlags, resolve: ResolveFlags) -> Option<fs::File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | flags;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | resolve;
     let directory = fs::File::open(root).ok()?;
     let file = fs::File::from(openat2(&directory, relative, flags, Mode::empty(), resolve).ok()?);
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    file.take(MESSAGE).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
-    (!text.is_empty()).then_some(text)
+    file.metadata().ok()?.is_file().then_some(file)
 }
 
 /// Whether `dir` is a real directory with anything in it.
 pub(crate) fn has_entries(dir: &Path) -> bool {
     let real = fs::symlink_metadata(dir).is_ok_and(|metadata| metadata.is_dir());
     real && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Whether a real directory has anything but directories in it, at any depth.
+pub(crate) fn has_files(dir: &Path) -> bool {
+    if !has_entries(dir) {
+        return false;
+    }
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                _ => return true,
+            }
+        }
+    }
+    false
 }
 
 /// Removes a tree; none there is fine.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use sealift_model::StepResult;
 
+use crate::steps::StepSources;
+
 /// Where the source tree is.
 #[derive(Debug, Clone)]
 pub enum Source {
@@ -73,6 +75,8 @@ pub struct RunSpec {
     pub hidden_env: Vec<(String, String)>,
     /// 24 hex digits.
     pub run_id: String,
+    /// Where steps come from that are neither the project's nor Sealift's own.
+    pub steps: StepSources,
     pub tuning: Tuning,
 }
 
@@ -87,4 +91,8 @@ pub struct Outcome {
     pub message: Option<String>,
     /// The output directory if the steps put anything there, else the source; none if it did not pass.
     pub output: Option<PathBuf>,
+    /// What steps reported, whether the run passed or not: `STEP/artifacts/..`, `STEP/numbers.ini` and
+    /// `STEP/message.txt`. None if no step left anything. It lies in the run's working directory and is as little to be
+    /// trusted as the steps are: it may hold links.
+    pub reports: Option<PathBuf>,
 }

@@ -23,11 +23,11 @@ use crate::engine::{self, Engine};
 use crate::env::{self, Env};
 use crate::layout::{self, Layout};
 use crate::leftovers::{self, Leftovers, remove_leftovers};
-use crate::scripts::{self, Prepared};
 use crate::service;
 use crate::session::{self, Limits, Session};
 use crate::source;
-use crate::spec::{Outcome, RunSpec};
+use crate::spec::{Outcome, RunSpec, Source};
+use crate::steps::{self as step, Preparation, Prepared};
 
 /// Longest clean-up inside a container.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -46,6 +46,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Steps(#[from] step::Error),
     #[error("the path {path} cannot be mounted: it is not absolute, or has a colon in it")]
     Path { path: String },
     #[error(transparent)]
@@ -125,7 +127,11 @@ impl Run {
         }
         let message = match &result {
             Ok((_, message)) => message.clone(),
-            Err(Error::Cancelled | Error::Service(service::Error::Cancelled)) => Some("aborted".to_owned()),
+            Err(
+                Error::Cancelled
+                | Error::Service(service::Error::Cancelled)
+                | Error::Steps(step::Error::Cancelled),
+            ) => Some("aborted".to_owned()),
             Err(error) => Some(chain(error)),
         };
         let aborted = self.cancel.is_cancelled();
@@ -136,7 +142,8 @@ impl Run {
             Err(error) if !aborted => Err(error),
             _ => {
                 let output = passed.then(|| self.output());
-                Ok(Outcome { passed, aborted, steps: self.steps, message, output })
+                let reports = self.reports();
+                Ok(Outcome { passed, aborted, steps: self.steps, message, output, reports })
             }
         }
     }
@@ -170,8 +177,14 @@ impl Run {
             )
             .await;
         }
-        let (layout, prepared) = self.prepare(&main, &after).await?;
-        self.go(&pipeline, &the_box, image, root, env, layout, prepared, session).await
+        let (layout, preparation) = self.prepare(&main, &after).await?;
+        for text in preparation.notes {
+            self.note(text).await;
+        }
+        for text in preparation.warnings {
+            self.warn(text).await;
+        }
+        self.go(&pipeline, &the_box, image, root, env, layout, preparation.steps, session).await
     }
 
     fn pipeline(&self) -> Result<&Pipeline, Error> {
@@ -210,22 +223,21 @@ impl Run {
         &self,
         main: &[StepConfig],
         after: &[StepConfig],
-    ) -> Result<(Layout, Vec<Prepared>), Error> {
+    ) -> Result<(Layout, Preparation), Error> {
         let spec = self.spec.clone();
         let ignore_file = self.config.ignore_file.clone();
-        let steps: Vec<(StepConfig, bool)> =
-            main.iter().map(|s| (s.clone(), false)).chain(after.iter().map(|s| (s.clone(), true))).collect();
         let files = tokio::task::spawn_blocking(move || {
             let failed = |source| Error::Files { path: spec.work_dir.clone(), source };
             let layout = layout::lay_out(&spec, ignore_file.as_deref()).map_err(failed)?;
-            scripts::write_init(&layout).map_err(failed)?;
-            let prepare = |(number, (step, after)): (usize, &(StepConfig, bool))| {
-                scripts::prepare(&layout, number, step, *after)
-            };
-            let prepared = steps.iter().enumerate().map(prepare).collect::<Result<_, _>>().map_err(failed)?;
-            Ok((layout, prepared))
+            step::write_init(&layout).map_err(failed)?;
+            Ok::<_, Error>(layout)
         });
-        files.await.map_err(Error::Task)?
+        let layout = files.await.map_err(Error::Task)??;
+        let steps =
+            main.iter().map(|s| (s.clone(), false)).chain(after.iter().map(|s| (s.clone(), true))).collect();
+        let (Source::Own(origin) | Source::Copy(origin)) = &self.spec.source;
+        let prepared = step::prepare(&layout, origin, &self.spec.steps, steps, &self.cancel).await?;
+        Ok((layout, prepared))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one run, used once")]
@@ -284,6 +296,12 @@ impl Run {
     fn output(&self) -> PathBuf {
         let output = self.spec.work_dir.join("pipeline/output");
         if source::has_entries(&output) { output } else { layout::source_of(&self.spec) }
+    }
+
+    fn reports(&self) -> Option<PathBuf> {
+        let reports = self.spec.work_dir.join("pipeline/report");
+        let any = source::has_files(&reports);
+        any.then_some(reports)
     }
 
     fn container_name(&self, part: Option<&str>) -> String {

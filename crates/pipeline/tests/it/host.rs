@@ -233,6 +233,7 @@ impl Job {
             hidden_env: Vec::new(),
             run_id: "0123456789abcdef01234567".into(),
             tuning: Tuning::default(),
+            ..RunSpec::default()
         };
         Job { yaml, spec, dir, cancel: CancellationToken::new() }
     }
