@@ -7,6 +7,7 @@
 //! This crate knows nothing of servers, stores or packages: a caller hands it a source tree and gets back whether
 //! the pipeline passed and where its output lies.
 
+mod cache;
 mod checkpoint;
 pub mod config;
 mod engine;
@@ -34,6 +35,7 @@ pub mod steps;
 mod workflow;
 pub mod yaml;
 
+pub use cache::{CacheSpec, Error as CacheError};
 pub use checkpoint::{
     Checkpoint, Error as CheckpointError, list as checkpoints, remove as remove_checkpoint,
 };

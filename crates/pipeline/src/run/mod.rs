@@ -7,6 +7,7 @@
 //! It must not know who wanted the run, nor what becomes of its output.
 
 mod allowed;
+mod caches;
 mod scene;
 mod steps;
 
@@ -115,6 +116,7 @@ pub async fn execute(
         cancel,
         steps: Vec::new(),
         warnings,
+        caches: Vec::new(),
         made: internal::Made::default(),
         checkpoints: Vec::new(),
     };
@@ -148,6 +150,7 @@ struct Run {
     steps: Vec<StepResult>,
     /// To be told once it has begun.
     warnings: Vec<String>,
+    caches: Vec<caches::Used>,
     made: internal::Made,
     /// The names under which the state after a step is to be kept, step by step.
     checkpoints: Vec<Option<String>>,
@@ -195,6 +198,7 @@ impl Run {
         };
         let aborted = self.cancel.is_cancelled();
         let passed = !aborted && matches!(result, Ok((true, _)));
+        self.keep_caches(passed).await;
         let millis = millis(started);
         self.tell(EventKind::PipelineFinished { passed, millis, message: message.clone() }).await;
         match result {
@@ -253,6 +257,7 @@ impl Run {
         for text in preparation.warnings {
             self.warn(text).await;
         }
+        self.take_caches(&layout, &env).await;
         let image = self.spec.resume.as_ref().map_or(image, |checkpoint| checkpoint.image.clone());
         // Kept off the stack: it holds the states of all that a run waits for.
         Box::pin(self.go(&pipeline, &the_box, image, root, env, layout, preparation.steps, session)).await
