@@ -163,15 +163,18 @@ impl Engine {
         let docker = docker.map_err(|e| e.to_string())?;
         let docker = timeout(PROBE, docker.negotiate_version()).await;
         let docker = docker.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
-        let answers = async { tokio::try_join!(docker.version(), docker.info()) };
-        let (version, info) = timeout(PROBE, answers)
-            .await
-            .map_err(|_| "does not answer".to_owned())?
-            .map_err(|e| e.to_string())?;
+        let version = timeout(PROBE, docker.version()).await;
+        let version = version.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
         let podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
-        // Podman 4.3 does not say so; whose process it is does.
-        let rootless = info.security_options.iter().flatten().any(|option| option.contains("rootless"))
-            || podman && peer.is_some_and(|peer| peer.uid() != 0);
+        let rootless = match peer.filter(|_| podman) {
+            // Whose process it is says it. Podman's own answer takes long: it asks the package manager about its parts.
+            Some(peer) => peer.uid() != 0,
+            None => {
+                let info = timeout(PROBE, docker.info()).await;
+                let info = info.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
+                info.security_options.iter().flatten().any(|option| option.contains("rootless"))
+            }
+        };
         let shares_mounts = !rootless && peer.and_then(|peer| peer.pid()).is_some_and(sees_our_mounts);
         let kind = if podman { "Podman" } else { "Docker" };
         let name = format!("{kind} {}", version.version.unwrap_or_default());
