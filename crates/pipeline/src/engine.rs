@@ -99,6 +99,8 @@ pub struct Engine {
 struct Inner {
     address: String,
     name: String,
+    /// The version of the interface that the engine and bollard agreed on, such as `v1.41`.
+    version: String,
     podman: bool,
     rootless: bool,
     shares_mounts: bool,
@@ -180,9 +182,19 @@ impl Engine {
         let name = format!("{kind} {}", version.version.unwrap_or_default());
         tracing::debug!(address, name, rootless, "container engine");
         let address = address.to_owned();
+        let version = docker.client_version();
+        let version = format!("v{}.{}", version.major_version, version.minor_version);
         Ok(Engine {
             docker,
-            inner: Arc::new(Inner { address, name, podman, rootless, shares_mounts, _service: service }),
+            inner: Arc::new(Inner {
+                address,
+                name,
+                version,
+                podman,
+                rootless,
+                shares_mounts,
+                _service: service,
+            }),
         })
     }
 
@@ -274,7 +286,7 @@ impl Engine {
 
     pub(crate) async fn inspect(&self, name: &str) -> Result<Container, Error> {
         let what = || format!("cannot inspect container {name}");
-        read(what, lenient::container(&self.inner.address, name)).await
+        read(what, lenient::container(&self.inner.address, &self.inner.version, name)).await
     }
 
     /// Kills and removes a container at once, with its anonymous volumes.
@@ -296,7 +308,8 @@ impl Engine {
     pub(crate) async fn labelled(&self, label: &str) -> Result<(Vec<String>, Vec<String>), Error> {
         let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
         let what = || "cannot list containers".to_owned();
-        let containers = read(what, lenient::containers(&self.inner.address, label)).await?;
+        let containers =
+            read(what, lenient::containers(&self.inner.address, &self.inner.version, label)).await?;
         let options = query::ListNetworksOptionsBuilder::default().filters(&filters).build();
         let what = || "cannot list networks".to_owned();
         let networks = within(QUICK, what, self.docker.list_networks(Some(options))).await?;

@@ -8,6 +8,7 @@
 
 mod allowed;
 mod caches;
+mod nested;
 mod scene;
 mod steps;
 
@@ -339,7 +340,7 @@ impl Run {
         if self.spec.docker_network.is_none() {
             self.create_network(&network).await?;
         }
-        let services = self.services(pipeline, &env, &network).await?;
+        let services = self.services(pipeline, &env, &network, &layout).await?;
         let links: Vec<_> = services.iter().flat_map(|service| service.links.clone()).collect();
         for (name, value) in &links {
             env.set(name, value);
