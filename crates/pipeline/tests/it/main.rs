@@ -7,9 +7,11 @@
     reason = "these are tests"
 )]
 
+mod builtin;
 mod contract;
 mod corpus;
 mod ends;
 mod host;
 mod services;
 mod speed;
+mod steps;
