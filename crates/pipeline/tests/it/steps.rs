@@ -30,11 +30,13 @@ fn with_steps(image: &str, steps: &str) -> Job {
 }
 
 fn notes(ran: &Ran) -> Vec<&str> {
-    let text = |event| match event {
-        &EventKind::Note { ref text } => Some(text.as_str()),
-        _ => None,
-    };
-    ran.events.iter().filter_map(text).collect()
+    let mut notes = Vec::new();
+    for event in &ran.events {
+        if let EventKind::Note { text } = event {
+            notes.push(text.as_str());
+        }
+    }
+    notes
 }
 
 /// A line of YAML in double quotes, which hold everything.
