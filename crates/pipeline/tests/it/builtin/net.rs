@@ -151,6 +151,10 @@ async fn github_create_release_and_upload_asset() {
                 "owner: refused\n    tag: v1\n    token: $TOKEN",
                 "github-create-release: GitHub answered with status 422",
             ),
+            (
+                "owner: me\n    tag: v1\n    token: x\n    export_id: a;b",
+                "github-create-release: a;b is no name of a variable",
+            ),
             ("owner: me\n    token: $TOKEN", "github-create-release: the property \"tag\" is missing"),
             ("owner: me\n    tag: v1", "github-create-release: the property \"token\" is missing"),
         ] {
