@@ -7,6 +7,7 @@
     reason = "these are tests"
 )]
 
+mod builtin;
 mod caches;
 mod checkpoints;
 mod contract;
@@ -23,3 +24,4 @@ mod secrets;
 mod services;
 mod sources;
 mod speed;
+mod steps;
