@@ -117,13 +117,15 @@ impl Run {
             env: Some(env::of_box(the_box, env)),
             labels: Some(self.labels("box")),
             working_dir: Some("/".to_owned()),
+            user: the_box.user.clone(),
+            networking_config: service::names(the_box, network),
             host_config: Some(HostConfig {
                 binds: Some(binds),
                 network_mode: Some(network.to_owned()),
                 extra_hosts: Some(service::hosts(services)),
                 // We hear all of it; nobody is to write it to a disk as well.
                 log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-                ..HostConfig::default()
+                ..service::limits(the_box)
             }),
             ..ContainerCreateBody::default()
         };

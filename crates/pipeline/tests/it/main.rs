@@ -14,5 +14,7 @@ mod host;
 mod keys;
 mod secrets;
 mod services;
+mod settings;
 mod sources;
 mod speed;
+mod workflow;
