@@ -332,6 +332,15 @@ impl Engine {
         timeout(QUICK, collect).await.unwrap_or_default().trim_end().to_owned()
     }
 
+    /// What a container has written from its start on, and what it writes now.
+    pub(crate) fn follow_log(
+        &self,
+        name: &str,
+    ) -> BoxStream<'static, Result<bollard::container::LogOutput, ApiError>> {
+        let options = query::LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).build();
+        self.docker.logs(name, Some(options)).boxed()
+    }
+
     /// Takes hold of the streams of a container's main process, which need not have been started yet.
     pub(crate) async fn attach(&self, container: &str) -> Result<Attached, Error> {
         let options = query::AttachContainerOptionsBuilder::default()

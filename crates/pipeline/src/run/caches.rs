@@ -64,8 +64,7 @@ impl Run {
     pub(super) async fn take_caches(&mut self, layout: &Layout, env: &Env) {
         let Some(cache) = self.spec.cache.clone() else { return };
         let mut wanted = vec![self.own_cache(layout)];
-        let settings = self.pipeline().ok().and_then(|pipeline| pipeline.settings.cache.clone());
-        if let Some(settings) = settings {
+        if let Some(settings) = self.settings.cache.clone() {
             let facts = Facts { env, branch: &cache.branch, source: &layout.source };
             let fill = |template: &Template| template.fill(&facts).map_err(|error| error.to_string());
             match fill(&settings.key).and_then(|key| {
@@ -131,7 +130,7 @@ impl Run {
     /// Keeps what the run has left, when all its containers are gone.
     pub(super) async fn keep_caches(&mut self, passed: bool) {
         let (Some(cache), used) = (self.spec.cache.clone(), std::mem::take(&mut self.caches)) else { return };
-        if self.cancel.is_cancelled() || used.is_empty() {
+        if self.whole.is_cancelled() || used.is_empty() {
             return;
         }
         for used in used.into_iter().filter(|used| passed || used.keep_on_failure) {

@@ -22,6 +22,8 @@ mod leave;
 mod registry;
 mod secrets;
 mod services;
+mod settings;
 mod sources;
 mod speed;
 mod steps;
+mod workflow;
