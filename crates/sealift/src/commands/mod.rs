@@ -21,7 +21,7 @@ use crate::state_dir;
 
 pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, Error> {
     match command {
-        Command::Run(args) => local::run(args, global).await,
+        Command::Run(args) => Box::pin(local::run(*args, global)).await,
         Command::Check(args) => check::check(&args, global),
         Command::Dev(args) => dev::dev(args, global).await,
         Command::Push(args) => push::push(args, global).await,

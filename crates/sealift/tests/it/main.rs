@@ -12,3 +12,4 @@ mod architecture;
 mod cli;
 mod containers;
 mod host;
+mod screen;
