@@ -99,6 +99,7 @@ struct Inner {
     name: String,
     podman: bool,
     rootless: bool,
+    shares_mounts: bool,
     /// Kept for its end: dropping it stops the service.
     _service: Option<Service>,
 }
@@ -152,7 +153,7 @@ impl Engine {
                 let connected = timeout(PROBE, tokio::net::UnixStream::connect(path)).await;
                 let stream =
                     connected.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
-                peer = stream.peer_cred().ok().map(|peer| peer.uid());
+                peer = stream.peer_cred().ok();
                 Docker::connect_with_unix(path, limit, API_DEFAULT_VERSION)
             }
             None => Docker::connect_with_http(address, limit, API_DEFAULT_VERSION),
@@ -168,12 +169,16 @@ impl Engine {
         let podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
         // Podman 4.3 does not say so; whose process it is does.
         let rootless = info.security_options.iter().flatten().any(|option| option.contains("rootless"))
-            || podman && peer.is_some_and(|uid| uid != 0);
+            || podman && peer.is_some_and(|peer| peer.uid() != 0);
+        let shares_mounts = !rootless && peer.and_then(|peer| peer.pid()).is_some_and(sees_our_mounts);
         let kind = if podman { "Podman" } else { "Docker" };
         let name = format!("{kind} {}", version.version.unwrap_or_default());
         tracing::debug!(address, name, rootless, "container engine");
         let address = address.to_owned();
-        Ok(Engine { docker, inner: Arc::new(Inner { address, name, podman, rootless, _service: service }) })
+        Ok(Engine {
+            docker,
+            inner: Arc::new(Inner { address, name, podman, rootless, shares_mounts, _service: service }),
+        })
     }
 
     /// Name and version, for people.
@@ -190,6 +195,11 @@ impl Engine {
     /// Whether root in a container is an ordinary user of this machine.
     pub(crate) fn rootless(&self) -> bool {
         self.inner.rootless
+    }
+
+    /// Whether containers see what we mount.
+    pub(crate) fn shares_mounts(&self) -> bool {
+        self.inner.shares_mounts
     }
 
     /// The image's configuration; none where the engine has not got the image.
@@ -422,6 +432,12 @@ fn words(error: &ApiError) -> String {
         ApiError::DockerStreamError { error } => error.trim().to_owned(),
         other => other.to_string(),
     }
+}
+
+/// Whether a process lives in our mount namespace.
+fn sees_our_mounts(pid: i32) -> bool {
+    let namespace = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/mnt"));
+    matches!((namespace("self"), namespace(&pid.to_string())), (Ok(ours), Ok(its)) if ours == its)
 }
 
 /// The most that a process like ours may hand on.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
+use crate::overlay;
 use crate::session::REPORT;
 use crate::source;
 use crate::spec::{RunSpec, Source};
@@ -27,19 +28,23 @@ pub(crate) struct Layout {
 /// Where a run's source tree is in the end.
 pub(crate) fn source_of(spec: &RunSpec) -> PathBuf {
     match &spec.source {
-        Source::Own(dir) => dir.clone(),
+        Source::Own(dir) | Source::Direct(dir) => dir.clone(),
         Source::Copy(_) => spec.work_dir.join("pipeline/source"),
     }
 }
 
-/// Makes the run's directories anew; what is in the cache stays.
-pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>) -> std::io::Result<Layout> {
+/// Makes the run's directories anew; what is in the cache stays. `views` says whether the container will see what is
+/// mounted here.
+pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) -> std::io::Result<Layout> {
     std::fs::create_dir_all(&spec.work_dir)?;
     let work_dir = spec.work_dir.canonicalize()?;
     let pipeline = work_dir.join("pipeline");
+    overlay::end(&pipeline.join("source"))?;
     for name in ["output", "report", "steps", "source"] {
         source::remove(&pipeline.join(name))?;
     }
+    let space = work_dir.join("changes");
+    source::remove(&space)?;
     let control = work_dir.join("control");
     source::remove(&control)?;
     for name in ["cache", "output", "report", "steps"] {
@@ -53,17 +58,38 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>) -> std::io::Res
     std::fs::set_permissions(&report, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
     std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let source = match &spec.source {
-        Source::Own(dir) => dir.canonicalize()?,
+        Source::Own(dir) | Source::Direct(dir) => dir.canonicalize()?,
         Source::Copy(from) => {
             let from = from.canonicalize()?;
             let patterns = std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore")));
             let ignore = source::Ignore::parse(&patterns.unwrap_or_default());
             let to = pipeline.join("source");
-            source::copy(&from, &to, &[work_dir], &ignore)?;
+            let without = [work_dir];
+            let viewed = views
+                && match overlay::view(&from, &to, &space, &source::ignored(&from, &without, &ignore)?) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        tracing::debug!(%error, "no view of the source, so it is copied");
+                        source::remove(&space)?;
+                        false
+                    }
+                };
+            if !viewed {
+                source::copy(&from, &to, &without, &ignore)?;
+            }
             to
         }
     };
     Ok(Layout { pipeline, control, source })
+}
+
+/// Removes a run's working directory, its view of the source first.
+///
+/// # Errors
+/// When something of it cannot be removed; a directory that is not there is fine.
+pub fn remove_work_dir(work_dir: &Path) -> std::io::Result<()> {
+    overlay::end(&work_dir.join("pipeline/source"))?;
+    source::remove(work_dir)
 }
 
 /// The user in the container may be anybody.

@@ -16,6 +16,7 @@ mod leftovers;
 mod lenient;
 mod lines;
 mod mask;
+mod overlay;
 mod podman;
 mod run;
 mod scripts;
@@ -27,6 +28,7 @@ mod spec;
 pub mod yaml;
 
 pub use engine::{Engine, EngineOptions, Error as EngineError};
+pub use layout::remove_work_dir;
 pub use leftovers::{Leftovers, remove_leftovers};
 pub use lenient::Error as AnswerError;
 pub use mask::Error as MaskError;

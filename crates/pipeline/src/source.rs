@@ -73,6 +73,30 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
+/// The paths below `from` (relative, none below another) that `ignore` names or that are in `without`.
+pub(crate) fn ignored(from: &Path, without: &[PathBuf], ignore: &Ignore) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    if ignore.patterns.is_empty() {
+        found.extend(without.iter().filter_map(|path| path.strip_prefix(from).ok()).map(Path::to_owned));
+        found.retain(|path| from.join(path).is_dir());
+        return Ok(found);
+    }
+    let mut open = vec![PathBuf::new()];
+    while let Some(relative) = open.pop() {
+        for entry in fs::read_dir(from.join(&relative))? {
+            let entry = entry?;
+            let directory = entry.file_type()?.is_dir();
+            let relative = relative.join(entry.file_name());
+            if ignore.matches(&relative, directory) || without.contains(&entry.path()) {
+                found.push(relative);
+            } else if directory {
+                open.push(relative);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Copies the tree `from` to `to`, which must not be there; leaves out what `ignore` names and the directories in
 /// `without`.
 pub(crate) fn copy(from: &Path, to: &Path, without: &[PathBuf], ignore: &Ignore) -> io::Result<()> {
@@ -112,7 +136,8 @@ pub(crate) fn copy(from: &Path, to: &Path, without: &[PathBuf], ignore: &Ignore)
     Ok(())
 }
 
-fn keep_times(from: &Path, to: &Path) -> io::Result<()> {
+/// Gives one path the time of another.
+pub(crate) fn keep_times(from: &Path, to: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let metadata = fs::symlink_metadata(from)?;
     let time = Timespec { tv_sec: metadata.mtime(), tv_nsec: metadata.mtime_nsec() };

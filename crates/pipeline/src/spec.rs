@@ -12,8 +12,11 @@ use sealift_model::StepResult;
 pub enum Source {
     /// A directory of the run's own, which the steps may change.
     Own(PathBuf),
-    /// Somebody's working directory: it is copied, without the run's working directory and what the ignore file names.
+    /// Somebody's working directory, which stays as it is: the steps get a view of it that they may change, or a copy
+    /// where the system has no such views; without the run's working directory and what the ignore file names.
     Copy(PathBuf),
+    /// Somebody's working directory itself: the steps change it.
+    Direct(PathBuf),
 }
 
 /// What is known of the commit.
@@ -36,11 +39,18 @@ pub struct Tuning {
     pub no_response_limit: Option<Duration>,
     /// How long a service may take to be ready.
     pub service_limit: Duration,
+    /// Copies a source that is to stay as it is, even where the system could give a view of it.
+    pub copy_source: bool,
 }
 
 impl Default for Tuning {
     fn default() -> Tuning {
-        Tuning { command_limit: None, no_response_limit: None, service_limit: Duration::from_secs(60) }
+        Tuning {
+            command_limit: None,
+            no_response_limit: None,
+            service_limit: Duration::from_secs(60),
+            copy_source: false,
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 //! They never assert speed: a figure says whether it met its bar, and that is all. Where a peer exists, it is measured
 //! in the same run and the ratio is a figure.
 
+pub mod pipeline;
 pub mod planner;
 pub mod podman;
 pub mod push;
-pub mod steps;
 
 use std::time::Duration;
 
@@ -15,7 +15,10 @@ use serde::Serialize;
 /// The benchmarks there are, with what they measure.
 pub const BENCHES: [(&str, &str); 3] = [
     ("planner", "pure placement: decisions a second, and one change planned anew"),
-    ("steps", "steps of a pipeline beside the bare container commands (needs podman and busybox-static)"),
+    (
+        "pipeline",
+        "a pipeline's steps, output and source beside the bare container commands (needs podman and busybox-static)",
+    ),
     (
         "push",
         "from a push to the running unit, memory and CPU at rest (needs the sealift binary beside this one)",
@@ -140,7 +143,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 pub async fn run(name: &str) -> Result<Report, Error> {
     match name {
         "planner" => planner::run(),
-        "steps" => steps::run().await,
+        "pipeline" => pipeline::run().await,
         "push" => push::run().await,
         _ => Err(Error::NoBench { name: name.to_owned() }),
     }

@@ -99,6 +99,18 @@ pub async fn call(args: &[String]) -> Result<String, Error> {
     }
 }
 
+/// Runs podman and throws away what it said.
+///
+/// # Errors
+/// When it cannot be run or fails.
+pub async fn call_quietly(args: &[String]) -> Result<(), Error> {
+    let io = |source| Error::Io { action: "run", what: "podman".to_owned(), source };
+    let mut command = Command::new("podman");
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = command.status().await.map_err(io)?;
+    if status.success() { Ok(()) } else { Err(Error::failed("podman", status)) }
+}
+
 /// Where podman is looked for.
 pub(super) fn path() -> OsString {
     std::env::var_os("PATH").unwrap_or_default()

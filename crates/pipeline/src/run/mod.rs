@@ -260,9 +260,10 @@ impl Run {
         let ignore_file = self.config.ignore_file.clone();
         let steps: Vec<(StepConfig, bool)> =
             main.iter().map(|s| (s.clone(), false)).chain(after.iter().map(|s| (s.clone(), true))).collect();
+        let views = self.engine.shares_mounts() && !spec.tuning.copy_source;
         let files = tokio::task::spawn_blocking(move || {
             let failed = |source| Error::Files { path: spec.work_dir.clone(), source };
-            let layout = layout::lay_out(&spec, ignore_file.as_deref()).map_err(failed)?;
+            let layout = layout::lay_out(&spec, ignore_file.as_deref(), views).map_err(failed)?;
             scripts::write_init(&layout).map_err(failed)?;
             let prepare = |(number, (step, after)): (usize, &(StepConfig, bool))| {
                 scripts::prepare(&layout, number, step, *after)

@@ -14,4 +14,5 @@ mod host;
 mod keys;
 mod secrets;
 mod services;
+mod sources;
 mod speed;

@@ -145,7 +145,7 @@ fn spec(request: &Request, place: &Place) -> RunSpec {
         pipeline: request.pipeline.clone(),
         git: request.git.clone(),
         source: Source::Copy(request.dir.clone()),
-        work_dir: place.dir.join("work"),
+        work_dir: place.work_dir(),
         env: request.variables.shown.clone(),
         hidden_env: request.variables.hidden.clone(),
         deploy: request.deploy,

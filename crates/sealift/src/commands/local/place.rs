@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use sealift_model::diagnostic::chain;
-use sealift_pipeline::{Engine, Leftovers, remove_leftovers};
+use sealift_pipeline::{Engine, Leftovers, remove_leftovers, remove_work_dir};
 
 use crate::error::Error;
 use crate::state_dir::{hex, random};
@@ -57,8 +57,14 @@ impl Place {
         Ok(Place { id, dir, _lock: lock })
     }
 
+    /// Where the run works.
+    pub(crate) fn work_dir(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+
     /// Removes the directory.
     pub(crate) fn remove(self) -> Result<(), Error> {
+        remove_work_dir(&self.work_dir()).map_err(failed("remove", &self.dir))?;
         std::fs::remove_dir_all(&self.dir).map_err(failed("remove", &self.dir))
     }
 }
