@@ -64,7 +64,7 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
             let patterns = std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore")));
             let ignore = source::Ignore::parse(&patterns.unwrap_or_default());
             let to = pipeline.join("source");
-            let without = [work_dir];
+            let without: Vec<PathBuf> = spec.without.iter().cloned().chain([work_dir]).collect();
             let viewed = views
                 && match overlay::view(&from, &to, &space, &source::ignored(&from, &without, &ignore)?) {
                     Ok(()) => true,

@@ -74,6 +74,8 @@ pub struct RunSpec {
     /// Replaces the steps, where the pipeline has some for it.
     pub deploy_target: Option<String>,
     pub source: Source,
+    /// Directories that are left out where the steps get a view or a copy of the source.
+    pub without: Vec<PathBuf>,
     /// A directory of the run's own: its cache is kept there from run to run, everything else is made anew.
     pub work_dir: PathBuf,
     pub git: Git,

@@ -109,6 +109,11 @@ pub(crate) enum Command {
     /// Go back to an earlier release of an app
     #[command(after_help = "Examples:\n  sealift rollback hello\n  sealift rollback hello --to 3")]
     Rollback(RollbackArgs),
+    /// The command line of the wercker CLI: build, deploy, dev, workflow, check-config, detect
+    #[command(
+        after_help = "Example: sealift wercker build --artifacts\n\nA link to this program that is called `wercker` does the same."
+    )]
+    Wercker(WerckerArgs),
     /// Print a shell completion script
     #[command(after_help = "Example: sealift completions bash > /etc/bash_completion.d/sealift")]
     Completions(CompletionsArgs),
@@ -206,6 +211,13 @@ pub(crate) struct RollbackArgs {
     /// Return without waiting until the units run
     #[arg(long)]
     pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WerckerArgs {
+    /// As that CLI took them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
 }
 
 #[derive(Debug, Args)]

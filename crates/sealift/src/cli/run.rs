@@ -38,6 +38,9 @@ pub(crate) struct RunArgs {
     /// Run again whenever a file of the project changes, until Ctrl-C
     #[arg(long, conflicts_with_all = ["dry_run", "artifacts"])]
     pub(crate) watch: bool,
+    /// The steps work on the directory itself and change it; nothing is copied
+    #[arg(long)]
+    pub(crate) direct: bool,
     /// All output line by line, also on a terminal
     #[arg(long, visible_alias = "verbose")]
     pub(crate) plain: bool,

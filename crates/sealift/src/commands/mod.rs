@@ -8,6 +8,7 @@ mod meta;
 mod push;
 mod rollback;
 mod runs;
+pub(crate) mod wercker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,11 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Machines => list::machines(global).await,
         Command::Packages(args) => list::packages(args, global).await,
         Command::Rollback(args) => rollback::rollback(args, global).await,
+        // Taken before anything else, unless options of ours stood before it.
+        Command::Wercker(args) => Err(Error::with_help(
+            "options that are not wercker's own stand before `wercker`",
+            format!("sealift wercker {}", args.args.join(" ")),
+        )),
         Command::Completions(args) => meta::completions(&args),
         Command::Man(args) => meta::man(&args),
     }

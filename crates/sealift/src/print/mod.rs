@@ -6,6 +6,7 @@ mod summary;
 mod terminal;
 mod tree;
 mod view;
+mod wercker;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::error::Error;
 
 pub(crate) use summary::Again;
 pub(crate) use view::View;
+pub(crate) use wercker::{Mood, Voice};
 
 const BOLD: &str = "\x1b[1m";
 const DIM: &str = "\x1b[2m";

@@ -8,6 +8,7 @@ use sealift_model::{EventKind, RunEvent, Timestamp};
 use super::live::Live;
 use super::summary::{Again, Detail};
 use super::tree::Tree;
+use super::wercker::{Telling, Voice};
 use super::{Printer, terminal};
 use crate::cli::Output;
 use crate::error::Error;
@@ -25,6 +26,7 @@ enum Kind {
     Json,
     Plain,
     Live(Live),
+    Wercker(Telling),
 }
 
 impl View {
@@ -38,6 +40,12 @@ impl View {
         View { printer: Printer::new(output), kind, tree: Tree::default(), seq: 0 }
     }
 
+    /// In the lines of the wercker CLI, on standard error.
+    pub(crate) fn wercker(voice: Voice) -> View {
+        let kind = Kind::Wercker(Telling::new(voice));
+        View { printer: Printer::new(Output::Text), kind, tree: Tree::default(), seq: 0 }
+    }
+
     /// Something has happened.
     pub(crate) fn take(&mut self, at: Timestamp, node: Option<String>, kind: EventKind) -> Result<(), Error> {
         let event = RunEvent { seq: self.seq, at, node, kind };
@@ -46,6 +54,7 @@ impl View {
             Kind::Json => return self.printer.json(&event),
             Kind::Plain => self.printer.event(&event)?,
             Kind::Live(_) => {}
+            Kind::Wercker(telling) => telling.event(&event),
         }
         self.tree.take(&event);
         Ok(())
@@ -70,7 +79,7 @@ impl View {
         let tree = std::mem::take(&mut self.tree);
         self.seq = 0;
         match self.kind {
-            Kind::Json => Ok(()),
+            Kind::Json | Kind::Wercker(_) => Ok(()),
             Kind::Plain => self.printer.summary(&tree, Detail::Rest, again),
             Kind::Live(_) => self.printer.summary(&tree, Detail::All, again),
         }

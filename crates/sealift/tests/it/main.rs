@@ -13,3 +13,4 @@ mod cli;
 mod containers;
 mod host;
 mod screen;
+mod wercker;

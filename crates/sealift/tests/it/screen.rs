@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -81,7 +80,7 @@ impl Screen {
                 }
             }
         });
-        Screen { master: File::from(OwnedFd::from(master)), child, seen }
+        Screen { master: File::from(master), child, seen }
     }
 
     /// Waits until the screen is as wanted, or has been; its text.

@@ -1,15 +1,16 @@
 //! `sealift run`: a pipeline here and now. The same engine and the same events as on a server.
 
 mod git;
+mod keep;
 mod place;
 mod stop;
 mod variables;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sealift_model::{EventKind, Timestamp};
+use sealift_model::EventKind;
 use sealift_pipeline::config::{self, Loaded};
 use sealift_pipeline::{Engine, Git, Leftovers, RunSpec, Source, remove_leftovers};
 use tokio::sync::mpsc;
@@ -17,12 +18,15 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{FactArgs, Global, RunArgs};
+use crate::clock::now;
 use crate::error::{Error, FAILED};
 use crate::print::{Again, Printer, Style, View};
 
-pub(crate) use place::{Place, cache_dir};
+pub(crate) use keep::Keep;
+use place::Place;
+pub(crate) use place::{cache_dir, clear_abandoned};
 pub(crate) use stop::Stop;
-pub(crate) use variables::Variables;
+pub(crate) use variables::{ENVIRONMENT, Variables, collect, host};
 
 /// Between two looks of the live view at what has happened.
 const TICK: Duration = Duration::from_millis(100);
@@ -36,7 +40,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         source,
     })?;
     if let Some(artifacts) = &args.artifacts {
-        must_be_new(artifacts)?;
+        keep::must_be_new(artifacts)?;
     }
     let loaded = config::load(&config::find_config(&dir)?)?;
     let loaded = if args.strict { loaded.strict()? } else { loaded };
@@ -44,39 +48,59 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     say_diagnostics(&view.printer, &loaded)?;
     let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     super::check_pipeline(&loaded.config, &args.pipeline, &file, &loaded.text)?;
-    let variables = variables::collect(&args.variables, &dir, &variables::host())?;
+    let variables = collect(&args.variables, &dir.join(ENVIRONMENT), &host())?;
     let request = Request {
-        git: facts(&dir, &args.facts).await,
-        deploy: args.facts.deploy || args.facts.deploy_target.is_some(),
-        deploy_target: args.facts.deploy_target.clone(),
         again: Again { arguments: again(&args) },
-        dir,
+        spec: RunSpec {
+            project: dir
+                .file_name()
+                .map_or_else(|| "project".into(), |name| name.to_string_lossy().into_owned()),
+            pipeline: args.pipeline,
+            git: facts(&dir, &args.facts).await,
+            deploy: args.facts.deploy || args.facts.deploy_target.is_some(),
+            deploy_target: args.facts.deploy_target,
+            source: if args.direct { Source::Direct(dir) } else { Source::Copy(dir) },
+            ..RunSpec::default()
+        },
         loaded,
-        pipeline: args.pipeline,
         variables,
-        artifacts: args.artifacts,
+        keep: args.artifacts.map_or(Keep::Nothing, Keep::New),
     };
     let stop = Stop::listen()?;
     let base = cache_dir()?;
     let engine = Engine::connect(&super::dev::engine_options(&base)).await?;
-    for text in place::clear(&engine, place::abandoned(&base)?).await {
+    for text in clear_abandoned(&engine, &base).await? {
         say_note(&view.printer, &text)?;
     }
-    carry_out(&engine, &request, &base, &mut view, &stop).await
+    let ended = carry_out(&engine, &request, &base, &mut view, &stop).await?;
+    Ok(ended.code(&stop))
 }
 
 /// What is to be run.
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) dir: PathBuf,
     pub(crate) loaded: Loaded,
-    pub(crate) pipeline: String,
+    /// All but what is a run's own: its id, its directory, its variables.
+    pub(crate) spec: RunSpec,
     pub(crate) variables: Variables,
-    pub(crate) git: Git,
-    pub(crate) deploy: bool,
-    pub(crate) deploy_target: Option<String>,
-    pub(crate) artifacts: Option<PathBuf>,
+    pub(crate) keep: Keep,
     pub(crate) again: Again,
+}
+
+/// How it went.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) passed: bool,
+}
+
+impl Ended {
+    fn code(self, stop: &Stop) -> ExitCode {
+        match stop.code() {
+            _ if self.passed => ExitCode::SUCCESS,
+            Some(code) => ExitCode::from(code),
+            None => ExitCode::from(FAILED),
+        }
+    }
 }
 
 /// Runs it, shows it, and leaves nothing behind.
@@ -86,7 +110,7 @@ pub(crate) async fn carry_out(
     base: &Path,
     view: &mut View,
     stop: &Stop,
-) -> Result<ExitCode, Error> {
+) -> Result<Ended, Error> {
     let place = Place::make(base)?;
     let owner = place::owner(&place.id);
     let spec = spec(request, &place);
@@ -120,38 +144,29 @@ pub(crate) async fn carry_out(
     };
     // A pipeline that could not be carried out has said so in its last event.
     let outcome = outcome.ok();
-    let copied = match (&request.artifacts, outcome.as_ref().and_then(|outcome| outcome.output.as_ref())) {
-        (Some(wanted), Some(output)) => copy(output, wanted),
-        _ => Ok(()),
+    let kept = match outcome.as_ref().and_then(|outcome| outcome.output.as_ref()) {
+        Some(output) => request.keep.keep(output, &place.id),
+        None => Ok(()),
     };
     let removed = place.remove();
     let ended = view.end(&request.again);
-    shown.and(ended).and(copied).and(removed)?;
-    let passed = outcome.is_some_and(|outcome| outcome.passed);
-    Ok(match stop.code() {
-        Some(code) if !passed => ExitCode::from(code),
-        _ if passed => ExitCode::SUCCESS,
-        _ => ExitCode::from(FAILED),
-    })
+    shown.and(ended).and(kept).and(removed)?;
+    Ok(Ended { passed: outcome.is_some_and(|outcome| outcome.passed) })
 }
 
 fn spec(request: &Request, place: &Place) -> RunSpec {
-    let project = request.dir.file_name();
+    let mut spec = request.spec.clone();
+    if spec.started_by.is_empty() {
+        spec.started_by = user();
+    }
     RunSpec {
         key: format!("local-{}", place.id.get(..12).unwrap_or_default()),
         owner: place::owner(&place.id),
         run_id: place.id.clone(),
-        project: project.map_or_else(|| "project".into(), |name| name.to_string_lossy().into_owned()),
-        pipeline: request.pipeline.clone(),
-        git: request.git.clone(),
-        source: Source::Copy(request.dir.clone()),
         work_dir: place.work_dir(),
         env: request.variables.shown.clone(),
         hidden_env: request.variables.hidden.clone(),
-        deploy: request.deploy,
-        deploy_target: request.deploy_target.clone(),
-        started_by: user(),
-        ..RunSpec::default()
+        ..spec
     }
 }
 
@@ -182,14 +197,14 @@ async fn show(
 }
 
 /// Asked twice: what is there is removed without waiting for anything that still goes on.
-async fn end_at_once(engine: &Engine, place: Place, owner: &str, stop: &Stop) -> Result<ExitCode, Error> {
+async fn end_at_once(engine: &Engine, place: Place, owner: &str, stop: &Stop) -> Result<Ended, Error> {
     let removed = tokio::select! {
         removed = timeout(AT_ONCE, remove_leftovers(engine, Leftovers::Owner(owner))) => matches!(removed, Ok(Ok(_))),
         () = stop.asked(3) => false,
     };
     let dir = place.dir.clone();
     if removed && place.remove().is_ok() {
-        return Ok(ExitCode::from(stop.code().unwrap_or(FAILED)));
+        return Ok(Ended { passed: false });
     }
     let left = format!(
         "stopped before everything was removed: there may be containers and networks with the label \
@@ -243,7 +258,7 @@ fn again(args: &RunArgs) -> Vec<String> {
 }
 
 /// What git says, unless somebody says otherwise.
-async fn facts(dir: &Path, args: &FactArgs) -> Git {
+pub(crate) async fn facts(dir: &Path, args: &FactArgs) -> Git {
     let mut git = git::facts(dir).await;
     for (fact, given) in
         [(&mut git.branch, &args.branch), (&mut git.commit, &args.commit), (&mut git.tag, &args.tag)]
@@ -260,38 +275,4 @@ async fn facts(dir: &Path, args: &FactArgs) -> Git {
 
 fn user() -> String {
     std::env::var("USER").unwrap_or_default()
-}
-
-pub(super) fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn must_be_new(artifacts: &Path) -> Result<(), Error> {
-    if artifacts.try_exists().unwrap_or(true) {
-        return Err(Error::plain(format!("{} is there already; name a new directory", artifacts.display())));
-    }
-    Ok(())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<(), Error> {
-    let io = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { action, path, source }
-    };
-    std::fs::create_dir_all(to).map_err(io("make", to))?;
-    for entry in std::fs::read_dir(from).map_err(io("read", from))? {
-        let entry = entry.map_err(io("read", from))?;
-        let (path, place) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().map_err(io("read", &path))?;
-        if kind.is_dir() {
-            copy(&path, &place)?;
-        } else if kind.is_symlink() {
-            let target = std::fs::read_link(&path).map_err(io("read", &path))?;
-            std::os::unix::fs::symlink(target, &place).map_err(io("write", &place))?;
-        } else {
-            std::fs::copy(&path, &place).map_err(io("write", &place))?;
-        }
-    }
-    Ok(())
 }

@@ -70,7 +70,7 @@ impl Place {
 }
 
 /// Runs whose process is gone without having cleaned up; they are ours as long as they are held.
-pub(crate) fn abandoned(base: &Path) -> Result<Vec<Place>, Error> {
+fn abandoned(base: &Path) -> Result<Vec<Place>, Error> {
     let runs = base.join(RUNS);
     let entries = match std::fs::read_dir(&runs) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -96,9 +96,9 @@ pub(crate) fn abandoned(base: &Path) -> Result<Vec<Place>, Error> {
 }
 
 /// Removes what abandoned runs left in the engine and in the cache; what happened, for people.
-pub(crate) async fn clear(engine: &Engine, abandoned: Vec<Place>) -> Vec<String> {
+pub(crate) async fn clear_abandoned(engine: &Engine, base: &Path) -> Result<Vec<String>, Error> {
     let mut said = Vec::new();
-    for place in abandoned {
+    for place in abandoned(base)? {
         let dir = place.dir.display().to_string();
         let result = match remove_leftovers(engine, Leftovers::Owner(&owner(&place.id))).await {
             Ok(_) => place.remove(),
@@ -111,7 +111,7 @@ pub(crate) async fn clear(engine: &Engine, abandoned: Vec<Place>) -> Vec<String>
             }
         });
     }
-    said
+    Ok(said)
 }
 
 fn all_runs(runs: &Path) -> Result<File, Error> {

@@ -15,7 +15,7 @@ use crate::cli::VariableArgs;
 use crate::error::Error;
 
 /// The file that is read without being asked for.
-pub(crate) const DEFAULT_FILE: &str = "ENVIRONMENT";
+pub(crate) const ENVIRONMENT: &str = "ENVIRONMENT";
 /// Larger than any list of variables that a person writes.
 const MAX_BYTES: u64 = 1024 * 1024;
 /// Those that say by which way the network is reached.
@@ -37,14 +37,13 @@ pub(crate) struct Variables {
     pub(crate) warnings: Vec<String>,
 }
 
-/// `dir` is the project's directory and `host` the environment of this process.
+/// `usual` is a file in the form of ENVIRONMENT, which need not be there; `host` is the environment of this process.
 pub(crate) fn collect(
     args: &VariableArgs,
-    dir: &Path,
+    usual: &Path,
     host: &HashMap<String, String>,
 ) -> Result<Variables, Error> {
     let mut variables = Variables::default();
-    let default = dir.join(DEFAULT_FILE);
     let mut meant = HashMap::new();
     let mut plain = Vec::new();
     if let Some(path) = &args.env_file {
@@ -55,14 +54,13 @@ pub(crate) fn collect(
                 plain.push((name, value));
             }
         }
-    } else if default.is_file() {
-        for (name, value) in read(&default)? {
+    } else if usual.is_file() {
+        for (name, value) in read(usual)? {
             if is_meant(&name) {
                 meant.insert(name, value);
             } else {
-                variables
-                    .warnings
-                    .push(format!("{DEFAULT_FILE}: {name} reaches no step; call it X_{name} there"));
+                let file = usual.file_name().unwrap_or_default().to_string_lossy();
+                variables.warnings.push(format!("{file}: {name} reaches no step; call it X_{name} there"));
             }
         }
     }
@@ -246,7 +244,7 @@ mod tests {
     #[test]
     fn only_what_is_meant_for_the_steps_reaches_them_and_the_last_word_wins() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(DEFAULT_FILE), "X_A=file\nX_B=file\nXXX_C=file\nLOST=1\n").unwrap();
+        std::fs::write(dir.path().join(ENVIRONMENT), "X_A=file\nX_B=file\nXXX_C=file\nLOST=1\n").unwrap();
         let host = pairs(&[
             ("PATH", "/bin"),
             ("X_B", "host"),
@@ -260,7 +258,7 @@ mod tests {
             secret: vec!["NPM".into()],
             ..VariableArgs::default()
         };
-        let got = collect(&args, dir.path(), &host.iter().cloned().collect()).unwrap();
+        let got = collect(&args, &dir.path().join(ENVIRONMENT), &host.iter().cloned().collect()).unwrap();
         let mut shown = got.shown;
         shown.sort();
         assert_eq!(shown, pairs(&[("A", "option"), ("B", "host"), ("HTTPS_PROXY", "p")]));
@@ -273,7 +271,7 @@ mod tests {
     #[test]
     fn a_named_file_takes_every_name_and_stands_for_the_default() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(DEFAULT_FILE), "X_A=1\n").unwrap();
+        std::fs::write(dir.path().join(ENVIRONMENT), "X_A=1\n").unwrap();
         let file = dir.path().join("env");
         std::fs::write(&file, "B=2\nX_C=3\n").unwrap();
         let secrets = dir.path().join("secrets");
@@ -281,10 +279,10 @@ mod tests {
         std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o640)).unwrap();
         let args =
             VariableArgs { env_file: Some(file), secrets_file: Some(secrets), ..VariableArgs::default() };
-        let got = collect(&args, dir.path(), &HashMap::new()).unwrap();
+        let got = collect(&args, &dir.path().join(ENVIRONMENT), &HashMap::new()).unwrap();
         assert_eq!((got.shown, got.hidden), (pairs(&[("C", "3")]), pairs(&[("B", "hidden")])));
         assert!(got.warnings.len() == 1 && got.warnings[0].contains("chmod 600"), "{:?}", got.warnings);
         let wanted = VariableArgs { secret: vec!["NONE".into()], ..VariableArgs::default() };
-        assert!(collect(&wanted, dir.path(), &HashMap::new()).is_err());
+        assert!(collect(&wanted, &dir.path().join(ENVIRONMENT), &HashMap::new()).is_err());
     }
 }

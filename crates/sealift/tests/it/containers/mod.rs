@@ -3,3 +3,4 @@
 mod crash;
 mod local;
 mod push;
+mod wercker;
