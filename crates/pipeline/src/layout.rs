@@ -29,7 +29,7 @@ pub(crate) struct Layout {
 pub(crate) fn source_of(spec: &RunSpec) -> PathBuf {
     match &spec.source {
         Source::Own(dir) | Source::Direct(dir) => dir.clone(),
-        Source::Copy(_) => spec.work_dir.join("pipeline/source"),
+        Source::Copy(_) | Source::Whole(_) => spec.work_dir.join("pipeline/source"),
     }
 }
 
@@ -59,12 +59,10 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
     std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let source = match &spec.source {
         Source::Own(dir) | Source::Direct(dir) => dir.canonicalize()?,
-        Source::Copy(from) => {
+        Source::Copy(from) | Source::Whole(from) => {
             let from = from.canonicalize()?;
-            let patterns = std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore")));
-            let ignore = source::Ignore::parse(&patterns.unwrap_or_default());
+            let (without, ignore) = left_out(spec, &from, ignore_file)?;
             let to = pipeline.join("source");
-            let without: Vec<PathBuf> = spec.without.iter().cloned().chain([work_dir]).collect();
             let viewed = views
                 && match overlay::view(&from, &to, &space, &source::ignored(&from, &without, &ignore)?) {
                     Ok(()) => true,
@@ -83,13 +81,49 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
     Ok(Layout { pipeline, control, source })
 }
 
-/// Removes a run's working directory, its view of the source first.
+/// Copies the source of a run to `to`.
+pub(crate) fn copy_source(spec: &RunSpec, to: &Path, ignore_file: Option<&str>) -> std::io::Result<()> {
+    let (Source::Own(from) | Source::Copy(from) | Source::Whole(from) | Source::Direct(from)) = &spec.source;
+    let from = from.canonicalize()?;
+    let (without, ignore) = left_out(spec, &from, ignore_file)?;
+    source::copy(&from, to, &without, &ignore)
+}
+
+/// What of a tree is not part of the source.
+fn left_out(
+    spec: &RunSpec,
+    from: &Path,
+    ignore_file: Option<&str>,
+) -> std::io::Result<(Vec<PathBuf>, source::Ignore)> {
+    let mut without = vec![spec.work_dir.canonicalize()?];
+    without.extend(spec.without.iter().filter_map(|dir| dir.canonicalize().ok()));
+    let patterns = match &spec.source {
+        Source::Copy(_) => std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore"))).ok(),
+        _ => None,
+    };
+    Ok((without, source::Ignore::parse(&patterns.unwrap_or_default())))
+}
+
+/// Removes the working directory of a run or of a workflow, the views of sources first.
 ///
 /// # Errors
 /// When something of it cannot be removed; a directory that is not there is fine.
 pub fn remove_work_dir(work_dir: &Path) -> std::io::Result<()> {
+    for node in std::fs::read_dir(nodes(work_dir)).into_iter().flatten() {
+        remove_work_dir(&node_work_dir(&node?.path()))?;
+    }
     overlay::end(&work_dir.join("pipeline/source"))?;
     source::remove(work_dir)
+}
+
+/// Where a workflow's nodes have their directories.
+pub(crate) fn nodes(work_dir: &Path) -> PathBuf {
+    work_dir.join("nodes")
+}
+
+/// The working directory of a node's run, in the node's directory.
+pub(crate) fn node_work_dir(dir: &Path) -> PathBuf {
+    dir.join("work")
 }
 
 /// The user in the container may be anybody.

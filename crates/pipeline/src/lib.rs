@@ -2,7 +2,7 @@
 //!
 //! [`config`] reads the file and says what is wrong with it, by line. [`Engine`] is Docker or Podman, whichever
 //! answers. [`execute`] runs one pipeline in one container, tells all that happens as events, and leaves nothing
-//! behind, whatever way it ends.
+//! behind, whatever way it ends. [`execute_workflow`] does so with all pipelines of a graph.
 //!
 //! This crate knows nothing of servers, stores or packages: a caller hands it a source tree and gets back whether
 //! the pipeline passed and where its output lies.
@@ -10,6 +10,7 @@
 pub mod config;
 mod engine;
 mod env;
+pub mod env_file;
 mod internal;
 mod layout;
 mod leftovers;
@@ -25,6 +26,7 @@ mod session;
 mod shell;
 mod source;
 mod spec;
+mod workflow;
 pub mod yaml;
 
 pub use engine::{Engine, EngineOptions, Error as EngineError};
@@ -36,4 +38,8 @@ pub use podman::{Error as PodmanError, stop_service};
 pub use run::{Error, execute};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
-pub use spec::{Git, Outcome, RunSpec, Source, Tuning};
+pub use spec::{Git, Outcome, RunSpec, Selection, Source, Tuning};
+pub use workflow::{
+    Approver, Decision, Error as WorkflowError, Groups, NodeEnd, NodeEvent, NodeOutcome, WorkflowOutcome,
+    WorkflowSpec, execute_workflow,
+};

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use sealift_model::StepResult;
 
+use crate::config::Settings;
+
 /// Where the source tree is.
 #[derive(Debug, Clone)]
 pub enum Source {
@@ -15,8 +17,22 @@ pub enum Source {
     /// Somebody's working directory, which stays as it is: the steps get a view of it that they may change, or a copy
     /// where the system has no such views; without the run's working directory and what the ignore file names.
     Copy(PathBuf),
+    /// The same for a tree that is wanted as it is, with nothing left out: what another run made.
+    Whole(PathBuf),
     /// Somebody's working directory itself: the steps change it.
     Direct(PathBuf),
+}
+
+/// Which steps are wanted, by the name people see, by id, or by number (counted from 1, after-steps go on counting).
+/// A name that no step has is an error before anything starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// These and no others; empty: all.
+    pub only: Vec<String>,
+    /// All but these.
+    pub skip: Vec<String>,
+    /// This one and those behind it.
+    pub from: Option<String>,
 }
 
 /// What is known of the commit.
@@ -74,15 +90,23 @@ pub struct RunSpec {
     /// Replaces the steps, where the pipeline has some for it.
     pub deploy_target: Option<String>,
     pub source: Source,
-    /// Directories that are left out where the steps get a view or a copy of the source.
-    pub without: Vec<PathBuf>,
     /// A directory of the run's own: its cache is kept there from run to run, everything else is made anew.
     pub work_dir: PathBuf,
+    /// Directories that are no part of a [`Source::Copy`], besides `work_dir`.
+    pub without: Vec<PathBuf>,
     pub git: Git,
     pub started_by: String,
     pub env: Vec<(String, String)>,
     /// Variables whose values must not be shown.
     pub hidden_env: Vec<(String, String)>,
+    /// All secrets there are. In Sealift's own form (`sealift: 1`) a pipeline is given those that it names; otherwise
+    /// none of them. All of them are masked.
+    pub secrets: Vec<(String, String)>,
+    /// The paths that changed, from the root of the source, for conditions on them; none where that is not known.
+    pub changed: Option<Vec<String>>,
+    pub selection: Selection,
+    /// Instead of the pipeline's own settings: those of its place in a workflow, over the pipeline's.
+    pub settings: Option<Settings>,
     /// 24 hex digits.
     pub run_id: String,
     pub tuning: Tuning,
@@ -91,12 +115,18 @@ pub struct RunSpec {
 /// How a run ended.
 #[derive(Debug, Clone)]
 pub struct Outcome {
+    /// Also when there was nothing to do, see `skipped`.
     pub passed: bool,
+    /// It did not pass, and by its `soft-fail` that fails nothing else.
+    pub soft: bool,
+    /// Why it was not run: its condition does not hold.
+    pub skipped: Option<String>,
     /// It was cancelled.
     pub aborted: bool,
     pub steps: Vec<StepResult>,
     /// Why it did not pass.
     pub message: Option<String>,
-    /// The output directory if the steps put anything there, else the source; none if it did not pass.
+    /// What it published; else the output directory if the steps put anything there, else the source. None if it was
+    /// skipped, or failed other than softly.
     pub output: Option<PathBuf>,
 }

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::when::Facts;
 use crate::config::{BoxConfig, Config, Pipeline, StepConfig};
 use crate::engine::{self, Engine};
 use crate::env::{self, Env};
@@ -178,7 +179,15 @@ impl Run {
             Err(error) if !aborted => Err(error),
             _ => {
                 let output = passed.then(|| self.output());
-                Ok(Outcome { passed, aborted, steps: self.steps, message, output })
+                Ok(Outcome {
+                    passed,
+                    soft: false,
+                    skipped: None,
+                    aborted,
+                    steps: self.steps,
+                    message,
+                    output,
+                })
             }
         }
     }
@@ -344,6 +353,21 @@ impl Run {
         leftovers::labels(&self.spec.key, &self.spec.owner, role)
     }
 }
+
+/// Why nothing is done where a condition does not hold.
+pub(crate) fn condition(facts: &Facts<'_>) -> String {
+    let named = |what: &str, name: Option<&str>| match name.filter(|name| !name.is_empty()) {
+        Some(name) => format!("{what} {name}"),
+        None => format!("no {what}"),
+    };
+    let changed = facts.changed.map(|paths| format!(", {} changed paths", paths.len())).unwrap_or_default();
+    format!(
+        "its `when` does not hold: {}, {}{changed}",
+        named("branch", facts.branch),
+        named("tag", facts.tag)
+    )
+}
+
 fn ending(failed: Option<(String, String)>, cancelled: bool) -> (bool, Option<String>) {
     match failed {
         _ if cancelled => (false, Some("aborted".to_owned())),
@@ -352,7 +376,7 @@ fn ending(failed: Option<(String, String)>, cancelled: bool) -> (bool, Option<St
     }
 }
 
-fn millis(since: Instant) -> u64 {
+pub(crate) fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -365,7 +389,7 @@ fn words(duration: Duration) -> String {
 }
 
 /// An error with all its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
