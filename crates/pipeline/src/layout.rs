@@ -7,9 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
-
 use crate::overlay;
+use crate::pipes;
 use crate::session::REPORT;
 use crate::source;
 use crate::spec::{RunSpec, Source};
@@ -52,10 +51,9 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
         open_to_all(&pipeline.join(name))?;
     }
     std::fs::create_dir_all(&control)?;
-    let report = control.join(REPORT);
-    mknodat(CWD, &report, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
-    // Whatever our umask is: the user in the container may be anybody.
-    std::fs::set_permissions(&report, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
+    for name in pipes::NAMES.iter().chain([&REPORT]) {
+        pipes::make(&control.join(name))?;
+    }
     std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let source = match &spec.source {
         Source::Own(dir) | Source::Direct(dir) => dir.canonicalize()?,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::BoxConfig;
 use crate::engine::{self, Engine};
 use crate::env::{self, Env};
+use crate::run::Leave;
 use crate::shell;
 
 /// How often a service that is not ready is tried again.
@@ -73,6 +74,7 @@ pub(crate) struct Place<'a> {
     pub(crate) labels: HashMap<String, String>,
     /// Services that were started before.
     pub(crate) earlier: &'a [Service],
+    pub(crate) leave: Leave,
 }
 
 /// Starts the container of a service.
@@ -90,17 +92,19 @@ pub(crate) async fn start(
     let mut full_env: Vec<String> = links.map(|(name, value)| format!("{name}={value}")).collect();
     full_env.extend(own_env.iter().cloned());
     let command = |text: &Option<String>| text.as_ref().map(|text| shell::split(&env.fill(text)));
+    let mut host = HostConfig {
+        network_mode: Some(place.network.to_owned()),
+        extra_hosts: Some(hosts(place.earlier)),
+        ..HostConfig::default()
+    };
     let body = ContainerCreateBody {
         image: Some(image.to_owned()),
+        exposed_ports: place.leave.grant(&mut host),
         cmd: command(&config.cmd),
         entrypoint: command(&config.entrypoint),
         env: Some(full_env),
         labels: Some(place.labels),
-        host_config: Some(HostConfig {
-            network_mode: Some(place.network.to_owned()),
-            extra_hosts: Some(hosts(place.earlier)),
-            ..HostConfig::default()
-        }),
+        host_config: Some(host),
         ..ContainerCreateBody::default()
     };
     engine.create(&place.container, body).await?;

@@ -12,7 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, openat2, utimensat};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, openat2, unlinkat, utimensat,
+};
 
 /// The longest message a step may leave.
 const MESSAGE: u64 = 4096;
@@ -46,7 +48,7 @@ impl Ignore {
         Ignore { patterns }
     }
 
-    fn matches(&self, relative: &Path, directory: bool) -> bool {
+    pub(crate) fn matches(&self, relative: &Path, directory: bool) -> bool {
         let name = relative.file_name().map_or(&[][..], OsStr::as_bytes);
         self.patterns.iter().any(|pattern| {
             let text = if pattern.anchored { relative.as_os_str().as_bytes() } else { name };
@@ -148,6 +150,12 @@ pub(crate) fn keep_times(from: &Path, to: &Path) -> io::Result<()> {
 /// The start of a small file below `root`, which a container could write to: nothing outside of `root` is read,
 /// whatever links it has laid. None where there is no such file.
 pub(crate) fn read_message(root: &Path, relative: &Path) -> Option<String> {
+    let text = read_beneath(root, relative, MESSAGE)?.trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// The first `most` bytes of a file below `root`, under the same conditions.
+pub(crate) fn read_beneath(root: &Path, relative: &Path, most: u64) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     let directory = fs::File::open(root).ok()?;
@@ -156,9 +164,23 @@ pub(crate) fn read_message(root: &Path, relative: &Path) -> Option<String> {
         return None;
     }
     let mut bytes = Vec::new();
-    file.take(MESSAGE).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
-    (!text.is_empty()).then_some(text)
+    file.take(most).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A new file in the directory `parent` below `root`, which a container could write to: nothing outside of `root` is
+/// touched, whatever links it has laid. What went by that name is removed.
+pub(crate) fn create_beneath(root: &Path, parent: &Path, name: &str) -> io::Result<fs::File> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let root = fs::File::open(root)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat2(&root, parent, flags, Mode::empty(), resolve)?;
+    match unlinkat(&directory, name, AtFlags::empty()) {
+        Err(error) if error != rustix::io::Errno::NOENT => return Err(error.into()),
+        _ => {}
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    Ok(openat2(&directory, name, flags, Mode::from_raw_mode(0o644), resolve)?.into())
 }
 
 /// Whether `dir` is a real directory with anything in it.
@@ -226,5 +248,14 @@ mod tests {
         assert_eq!(read_message(&root, Path::new("up/secret")), None);
         assert_eq!(read_message(&root, Path::new("none")), None);
         assert_eq!(read_message(&root, Path::new("good")).as_deref(), Some("text"));
+
+        symlink("..", root.join("output")).unwrap();
+        create_beneath(&root, Path::new("output"), "secret").unwrap_err();
+        fs::remove_file(root.join("output")).unwrap();
+        fs::create_dir(root.join("output")).unwrap();
+        symlink("../../secret", root.join("output/new")).unwrap();
+        io::Write::write_all(&mut create_beneath(&root, Path::new("output"), "new").unwrap(), b"n").unwrap();
+        assert_eq!(fs::read_to_string(root.join("output/new")).unwrap(), "n");
+        assert_eq!(fs::read_to_string(dir.path().join("secret")).unwrap(), "s");
     }
 }

@@ -2,10 +2,19 @@
 //!
 //! It must not know how runs are carried out.
 
+use std::fmt;
+use std::future::Future;
+use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sealift_model::StepResult;
+use tokio::sync::Notify;
+
+use crate::checkpoint::Checkpoint;
+use crate::engine::Interactive;
 
 use crate::config::Settings;
 
@@ -110,6 +119,38 @@ pub struct RunSpec {
     /// 24 hex digits.
     pub run_id: String,
     pub tuning: Tuning,
+    /// Files of credentials for registries, as Docker and Podman write them, in the order they count. See
+    /// [`crate::auth_file_places`].
+    pub auth_files: Vec<PathBuf>,
+    /// `internal/docker-push` names images and does not push them.
+    pub docker_local: bool,
+    /// Whether `docker: true` gives the box this machine's engine, and with it the whole machine.
+    pub allow_docker: bool,
+    /// Whether `volumes` of boxes and services may name directories of this machine.
+    pub enable_volumes: bool,
+    /// Whether `ports` are published on this machine.
+    pub expose_ports: bool,
+    /// A network of the engine's that is there already, instead of one of the run's own.
+    pub docker_network: Option<String>,
+    /// The memory of the whole run in bytes. With services, the box gets three quarters and they share the rest.
+    pub memory: Option<u64>,
+    /// Where `checkpoint:` keeps the state after a step; without it, it is not kept.
+    pub checkpoint_dir: Option<PathBuf>,
+    /// Starts behind the step of this checkpoint.
+    pub resume: Option<Checkpoint>,
+    /// The terminal of whoever started the run, for `internal/shell`.
+    pub terminal: Option<Arc<dyn Terminal>>,
+    /// Ends an `internal/watch`, and the run goes on.
+    pub interrupt: Option<Arc<Notify>>,
+}
+
+/// A person's terminal.
+pub trait Terminal: Send + Sync + fmt::Debug {
+    /// Columns and rows.
+    fn size(&self) -> (u16, u16);
+
+    /// Connects it with a command in a container until that ends; dropping the future lets go of it.
+    fn attach(&self, command: Interactive) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + '_>>;
 }
 
 /// How a run ended.

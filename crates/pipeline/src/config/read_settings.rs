@@ -513,6 +513,30 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_dropped_is_an_error() {
+        for (text, want) in [
+            ("box: a\nfoo: b\n", "3:1 unknown key `foo`"),
+            ("box: a\nbox: b\n", "3:1 `box` was given before, in line 2: the last one counts"),
+            ("box: {id: a, tga: b}\n", "2:14 unknown key `tga` of the box"),
+            ("box: a\nservices: redis\n", "3:11 services are ignored: they are a list"),
+            ("box: {id: a, env: [b]}\n", "2:19 `env`: it is a map"),
+            ("box: a\nb: {docker: maybe}\n", "3:13 pipeline b is dropped: `docker` is not true or false"),
+            (
+                "box: a\nb: {steps: [{x: {y: [1]}}]}\n",
+                "3:21 property `y` of step x is neither text nor number: it becomes empty",
+            ),
+            ("box: a\nb: {steps: [a]}\n---\nc\n", "4:1 all from here on: only the first document counts"),
+            (
+                "box: a\nb: {steps: [a]}\nworkflows: [{name: w, pipelnes: [b], stages: [b]}]\n",
+                "4:23 unknown key `pipelnes` of a workflow",
+            ),
+        ] {
+            assert_eq!(messages(&format!("sealift: 1\n{text}")), [want], "{text}");
+            assert!(parse(&format!("sealift: 1\n{text}")).is_err() && parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
     fn an_unknown_version_is_refused_and_a_map_is_a_pipeline() {
         assert_eq!(messages("sealift: 2\nbox: a\n"), ["1:10 version 2 of the file is not known"]);
         let named = config("box: a\nsealift:\n  steps: [a]\n");

@@ -6,6 +6,7 @@
 //!
 //! It must not know who wanted the run, nor what becomes of its output.
 
+mod allowed;
 mod scene;
 mod steps;
 
@@ -13,23 +14,29 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bollard::models::ImageConfig;
 use sealift_model::{EventKind, StepResult};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoint;
 use crate::config::when::Facts;
 use crate::config::{BoxConfig, Config, Pipeline, StepConfig};
 use crate::engine::{self, Engine};
 use crate::env::{self, Env};
+use crate::internal;
 use crate::layout::{self, Layout};
 use crate::leftovers::{self, Leftovers, remove_leftovers};
 use crate::mask::{self, Mask, Masking};
+use crate::pull::{self, Tell};
 use crate::scripts::{self, Prepared};
 use crate::service;
 use crate::session::{self, Limits, Session};
 use crate::source;
 use crate::spec::{Outcome, RunSpec};
+
+pub(crate) use allowed::{Leave, Publishing};
 
 /// Longest clean-up inside a container.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -58,6 +65,10 @@ pub enum Error {
     Session(#[from] session::Error),
     #[error(transparent)]
     Mask(#[from] mask::Error),
+    #[error(transparent)]
+    Pull(#[from] pull::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
     #[error("the run was cancelled")]
     Cancelled,
     #[error("the run's task broke off")]
@@ -102,6 +113,8 @@ pub async fn execute(
         cancel,
         steps: Vec::new(),
         warnings,
+        made: internal::Made::default(),
+        checkpoints: Vec::new(),
     };
     let result = tokio::spawn(run.whole()).await.map_err(Error::Task)?;
     drop(guard);
@@ -133,13 +146,24 @@ struct Run {
     steps: Vec<StepResult>,
     /// To be told once it has begun.
     warnings: Vec<String>,
+    made: internal::Made,
+    /// The names under which the state after a step is to be kept, step by step.
+    checkpoints: Vec<Option<String>>,
 }
 
 /// The container in which the steps run.
 struct Scene {
     container: String,
+    /// The configuration of the box's image.
+    image: ImageConfig,
     network: String,
+    /// Lines for `/etc/hosts` by which the services are found.
+    hosts: Vec<String>,
+    /// The variables by which they are found.
+    links: Vec<(String, String)>,
     layout: Layout,
+    /// Where the source tree is in the box.
+    root: String,
     limits: Limits,
 }
 
@@ -147,14 +171,6 @@ impl Run {
     async fn tell(&self, event: EventKind) {
         // Nobody listening is no reason to stop.
         self.events.send(event).await.ok();
-    }
-
-    async fn note(&self, text: String) {
-        self.tell(EventKind::Note { text }).await;
-    }
-
-    async fn warn(&self, text: String) {
-        self.tell(EventKind::Warning { text }).await;
     }
 
     async fn whole(mut self) -> Result<Outcome, Error> {
@@ -218,14 +234,14 @@ impl Run {
             self.warn(format!("the variable `{name}` is left out: no shell takes such a name or value"))
                 .await;
         }
-        if pipeline.docker {
-            self.warn(
-                "`docker: true` is not supported yet: the steps have no engine of their own".to_owned(),
-            )
-            .await;
+        self.checkpoints = main.iter().map(|step| step.checkpoint.clone()).collect();
+        if let Some(checkpoint) = &self.spec.resume {
+            checkpoint.fits(main.iter().map(StepConfig::title))?;
         }
         let (layout, prepared) = self.prepare(&main, &after).await?;
-        self.go(&pipeline, &the_box, image, root, env, layout, prepared, session).await
+        let image = self.spec.resume.as_ref().map_or(image, |checkpoint| checkpoint.image.clone());
+        // Kept off the stack: it holds the states of all that a run waits for.
+        Box::pin(self.go(&pipeline, &the_box, image, root, env, layout, prepared, session)).await
     }
 
     fn pipeline(&self) -> Result<&Pipeline, Error> {
@@ -273,6 +289,9 @@ impl Run {
         let files = tokio::task::spawn_blocking(move || {
             let failed = |source| Error::Files { path: spec.work_dir.clone(), source };
             let layout = layout::lay_out(&spec, ignore_file.as_deref(), views).map_err(failed)?;
+            if let Some(checkpoint) = &spec.resume {
+                checkpoint.restore(&spec, &layout).map_err(failed)?;
+            }
             scripts::write_init(&layout).map_err(failed)?;
             let prepare = |(number, (step, after)): (usize, &(StepConfig, bool))| {
                 scripts::prepare(&layout, number, step, *after)
@@ -295,19 +314,33 @@ impl Run {
         prepared: Vec<Prepared>,
         session: &mut Option<Session>,
     ) -> Result<(bool, Option<String>), Error> {
-        let network = self.container_name(None);
+        let network = self.spec.docker_network.clone().unwrap_or_else(|| self.container_name(None));
         self.check()?;
-        let image_config = self.image(&image).await?;
-        self.create_network(&network).await?;
+        let leave = self.leave_of_box(pipeline, the_box, &mut env, &network).await?;
+        let image_config = self.image(&image, the_box, &env).await?;
+        if self.spec.docker_network.is_none() {
+            self.create_network(&network).await?;
+        }
         let services = self.services(pipeline, &env, &network).await?;
-        for (name, value) in services.iter().flat_map(|service| &service.links) {
+        let links: Vec<_> = services.iter().flat_map(|service| service.links.clone()).collect();
+        for (name, value) in &links {
             env.set(name, value);
         }
+        // Into the shell and not into the container's description, which every image of the box would have.
+        let (_, secret) = env::of_box_by_secrecy(the_box, &env, &self.spec.hidden_env);
+        for (name, value) in secret {
+            if env.get(&name).is_none() {
+                env.set(&name, value);
+            }
+        }
         self.check()?;
+        let hosts = service::hosts(&services);
         let container = self.container_name(Some("box"));
-        self.create_box(the_box, &image, root, &env, &layout, &network, &container, &services).await?;
-        let user = image_config.user.filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
-        let session = session.insert(Session::open(&self.engine, &container, user.is_none()).await?);
+        self.create_box(the_box, &image, root, &env, &layout, &network, &container, hosts.clone(), leave)
+            .await?;
+        let user = image_config.user.clone().filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
+        let session =
+            session.insert(Session::open(&self.engine, &container, &layout.control, user.is_none()).await?);
         if let Some(user) = &user {
             // The tree on this machine belongs to whoever started the run, not to the box's user.
             let user = user.split(':').next().unwrap_or_default().to_owned();
@@ -318,10 +351,11 @@ impl Run {
             command: self.spec.tuning.command_limit.unwrap_or_else(|| self.config.command_limit()),
             silence: self.spec.tuning.no_response_limit.unwrap_or_else(|| self.config.no_response_limit()),
         };
-        let root = user.is_none();
-        let scene = Scene { container, network, layout, limits };
+        let by_root = user.is_none();
+        let root = root.to_owned();
+        let scene = Scene { container, image: image_config, network, hosts, links, layout, root, limits };
         let result = self.all_steps(&scene, &env, session, &prepared).await;
-        self.give_back(&scene.container, root, session).await;
+        self.give_back(&scene.container, by_root, session).await;
         result
     }
     fn check(&self) -> Result<(), Error> {
@@ -331,6 +365,12 @@ impl Run {
     /// Removes all that the run made, but for its tree.
     async fn clean_up(&self) -> Result<(), Error> {
         let removed = remove_leftovers(&self.engine, Leftovers::Run(&self.spec.key)).await;
+        for image in self.made.images() {
+            // One that another image stands on stays with it.
+            if let Err(error) = self.engine.remove_image(&image).await {
+                tracing::debug!(%error, "an image of the run stays");
+            }
+        }
         let control = self.spec.work_dir.join("control");
         source::remove(&control).map_err(|source| Error::Files { path: control, source })?;
         Ok(removed.map(drop)?)

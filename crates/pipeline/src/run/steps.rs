@@ -5,12 +5,16 @@
 //! It must not know how the container came about.
 
 use sealift_model::{EventKind, StepOutcome, StepResult};
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{Error, Run, Scene, chain, ending, millis, words};
+use crate::checkpoint::{self, Moment};
 use crate::config::StepConfig;
 use crate::env::Env;
 use crate::internal;
+use crate::pull::Tell;
 use crate::scripts::{Content, Prepared};
 use crate::session::{Limits, Session, StepEnd};
 use crate::source;
@@ -31,7 +35,18 @@ impl Run {
         prepared: &[Prepared],
     ) -> Result<(bool, Option<String>), Error> {
         let (main, after) = prepared.split_at(prepared.partition_point(|step| !step.after));
-        let failed = self.series(scene, env, session, main, 0).await?;
+        let resumed = self.spec.resume.clone();
+        let done = resumed.as_ref().map_or(0, |checkpoint| checkpoint.steps.len().min(main.len()));
+        let main_env = match &resumed {
+            Some(checkpoint) => checkpoint.environment(env, &scene.links, &self.spec),
+            None => env.clone(),
+        };
+        for (number, step) in main.iter().take(done).enumerate() {
+            let name = step.name.clone();
+            self.tell(EventKind::StepStarted { step: number, name, after: false }).await;
+            self.finish(number, step, StepOutcome::Skipped, None, Instant::now(), None).await;
+        }
+        let failed = self.series(scene, &main_env, session, &main[done..], done).await?;
         if after.is_empty() || self.cancel.is_cancelled() {
             return Ok(ending(failed, self.cancel.is_cancelled()));
         }
@@ -59,6 +74,9 @@ impl Run {
             let report = self.step(scene, env, session, number, step).await?;
             if report.outcome != StepOutcome::Passed {
                 return Ok(Some((step.name.clone(), report.message.unwrap_or_default())));
+            }
+            if let Some(Some(name)) = self.checkpoints.get(number).filter(|_| !step.after) {
+                self.keep(scene, session, name).await;
             }
             if !report.shell_lives && number + 1 < first + steps.len() {
                 let lost = "what it and earlier steps exported is lost to the next";
@@ -152,13 +170,18 @@ impl Run {
             engine: &self.engine,
             spec: &self.spec,
             container: &scene.container,
+            image: &scene.image,
             network: &scene.network,
+            prefix: &self.container_name(None),
+            hosts: &scene.hosts,
             layout: &scene.layout,
+            root: &scene.root,
             env: &env,
             step: number,
             events: &self.events,
+            made: &self.made,
         };
-        let limit = scene.limits.command;
+        let limit = if internal::waits_for_people(config) { Duration::MAX } else { scene.limits.command };
         let shell_lives = session.has_shell();
         tokio::select! {
             result = internal::run(config, &context) => {
@@ -166,6 +189,35 @@ impl Run {
             }
             () = self.cancel.cancelled() => Ok(StepEnd::Cancelled),
             () = tokio::time::sleep(limit) => Ok(StepEnd::TimedOut { silent: false }),
+        }
+    }
+
+    /// Keeps the state after a step under a name. That it cannot be kept is no reason to stop.
+    async fn keep(&self, scene: &Scene, session: &mut Session, name: &str) {
+        let Some(dir) = &self.spec.checkpoint_dir else {
+            return self.warn(format!("checkpoint {name} is not kept: the run has no place for it")).await;
+        };
+        let variables = match session.has_shell() {
+            true => session.environment().await.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        // The step itself is among them.
+        let steps = self.steps.iter().map(|step| step.name.clone()).collect();
+        let started = Instant::now();
+        let moment = Moment { name, container: &scene.container, layout: &scene.layout, steps, variables };
+        let saved = tokio::select! {
+            saved = checkpoint::save(&self.engine, &self.spec, dir, moment) => saved,
+            () = self.cancel.cancelled() => return,
+        };
+        match saved {
+            Ok(secret) => {
+                self.note(format!("checkpoint {name} is kept ({} ms)", millis(started))).await;
+                for variable in secret {
+                    let why = "the value of a hidden variable is in it";
+                    self.warn(format!("checkpoint {name} is without the variable {variable}: {why}")).await;
+                }
+            }
+            Err(error) => self.warn(format!("checkpoint {name} is not kept: {}", chain(&error))).await,
         }
     }
 

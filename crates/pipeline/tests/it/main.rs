@@ -7,11 +7,17 @@
     reason = "these are tests"
 )]
 
+mod checkpoints;
 mod contract;
 mod corpus;
 mod ends;
+mod fuzz;
 mod host;
+mod import;
+mod internal;
 mod keys;
+mod leave;
+mod registry;
 mod secrets;
 mod services;
 mod sources;
