@@ -88,7 +88,7 @@ impl Progress {
             let detail = line.detail.map(|detail| detail.message).unwrap_or_default();
             let error = if detail.is_empty() { line.error } else { detail };
             if !error.is_empty() {
-                let answer = error.trim().to_owned();
+                let answer = helped(error.trim());
                 return Some(Err(Error::Refused { what: self.what.clone(), answer }));
             }
             if let Some(aux) = line.aux {
@@ -111,6 +111,17 @@ impl Progress {
     pub(crate) fn digest(&self) -> &str {
         &self.digest
     }
+}
+
+/// An engine's words, and what to do where they are known to leave people helpless.
+fn helped(answer: &str) -> String {
+    if answer.contains("HTTP response to HTTPS client") {
+        return format!(
+            "{answer}; the registry speaks no TLS: give it a certificate, or allow it as `insecure` in \
+             /etc/containers/registries.conf.d (Podman) or as `insecure-registries` in /etc/docker/daemon.json"
+        );
+    }
+    answer.to_owned()
 }
 
 fn keep(place: &mut String, value: String) {

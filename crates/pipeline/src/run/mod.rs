@@ -7,6 +7,7 @@
 //! It must not know who wanted the run, nor what becomes of its output.
 
 mod allowed;
+mod nested;
 mod scene;
 mod steps;
 
@@ -321,7 +322,7 @@ impl Run {
         if self.spec.docker_network.is_none() {
             self.create_network(&network).await?;
         }
-        let services = self.services(pipeline, &env, &network).await?;
+        let services = self.services(pipeline, &env, &network, &layout).await?;
         let links: Vec<_> = services.iter().flat_map(|service| service.links.clone()).collect();
         for (name, value) in &links {
             env.set(name, value);

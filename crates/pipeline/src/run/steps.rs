@@ -46,7 +46,12 @@ impl Run {
             self.tell(EventKind::StepStarted { step: number, name, after: false }).await;
             self.finish(number, step, StepOutcome::Skipped, None, Instant::now(), None).await;
         }
-        let failed = self.series(scene, &main_env, session, &main[done..], done).await?;
+        let mut failed = self.series(scene, &main_env, session, &main[done..], done).await?;
+        if let Some(name) =
+            self.spec.commit.clone().filter(|_| failed.is_none() && !self.cancel.is_cancelled())
+        {
+            failed = self.commit(scene, &main_env, &name).await.err().map(|why| ("commit".to_owned(), why));
+        }
         if after.is_empty() || self.cancel.is_cancelled() {
             return Ok(ending(failed, self.cancel.is_cancelled()));
         }
@@ -166,21 +171,8 @@ impl Run {
                 Err(error) => return Err(format!("cannot read the shell's variables: {}", chain(&error))),
             }
         }
-        let context = internal::Context {
-            engine: &self.engine,
-            spec: &self.spec,
-            container: &scene.container,
-            image: &scene.image,
-            network: &scene.network,
-            prefix: &self.container_name(None),
-            hosts: &scene.hosts,
-            layout: &scene.layout,
-            root: &scene.root,
-            env: &env,
-            step: number,
-            events: &self.events,
-            made: &self.made,
-        };
+        let prefix = self.container_name(None);
+        let context = self.context(scene, &env, number, &prefix);
         let limit = if internal::waits_for_people(config) { Duration::MAX } else { scene.limits.command };
         let shell_lives = session.has_shell();
         tokio::select! {
@@ -190,6 +182,44 @@ impl Run {
             () = self.cancel.cancelled() => Ok(StepEnd::Cancelled),
             () = tokio::time::sleep(limit) => Ok(StepEnd::TimedOut { silent: false }),
         }
+    }
+
+    fn context<'a>(
+        &'a self,
+        scene: &'a Scene,
+        env: &'a Env,
+        step: usize,
+        prefix: &'a str,
+    ) -> internal::Context<'a> {
+        internal::Context {
+            engine: &self.engine,
+            spec: &self.spec,
+            container: &scene.container,
+            image: &scene.image,
+            network: &scene.network,
+            prefix,
+            hosts: &scene.hosts,
+            layout: &scene.layout,
+            root: &scene.root,
+            env,
+            step,
+            events: &self.events,
+            made: &self.made,
+        }
+    }
+
+    /// Keeps the box of a run that has passed as an image; why it could not, if so.
+    async fn commit(&self, scene: &Scene, env: &Env, name: &str) -> Result<(), String> {
+        let prefix = self.container_name(None);
+        let context = self.context(scene, env, self.steps.len().saturating_sub(1), &prefix);
+        let done = tokio::select! {
+            done = internal::commit(name, &context) => done.map_err(|error| chain(&error)),
+            () = self.cancel.cancelled() => Err("aborted".to_owned()),
+        };
+        if done.is_ok() {
+            self.note(format!("the box is kept as {name}")).await;
+        }
+        done
     }
 
     /// Keeps the state after a step under a name. That it cannot be kept is no reason to stop.
