@@ -8,7 +8,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Graph, GraphNode};
+use crate::config::{Graph, GraphNode, Input};
 use crate::source;
 
 /// A tree that has not been made yet.
@@ -24,7 +24,10 @@ pub(super) enum Tree {
 
 /// The nodes whose output a node is given.
 pub(super) fn givers<'a>(graph: &'a Graph, node: &'a GraphNode) -> Vec<(usize, &'a GraphNode)> {
-    let from = if node.artifacts_from.is_empty() { &node.needs } else { &node.artifacts_from };
+    let from = match &node.input {
+        Input::Commit => &Vec::new(),
+        Input::Instead(names) | Input::Over(names) => names,
+    };
     graph.nodes.iter().enumerate().filter(|(_, other)| from.contains(&other.name)).collect()
 }
 
@@ -48,8 +51,7 @@ pub(super) fn source_of(graph: &Graph, node: &GraphNode, made: &[Tree]) -> Tree 
 
 /// Whether a node has asked by `artifacts` for outputs below the project's source.
 pub(super) fn wants_project(node: &GraphNode) -> bool {
-    let asked = node.settings.artifacts.as_ref().is_some_and(|artifacts| !artifacts.from.is_empty());
-    asked && !node.artifacts_from.is_empty()
+    matches!(node.input, Input::Over(_))
 }
 
 /// A node's name as the name of a directory.
