@@ -38,6 +38,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Run(#[from] sealift_pipeline::Error),
     #[error(transparent)]
+    Workflow(sealift_pipeline::WorkflowError),
+    #[error(transparent)]
     Agent(#[from] sealift_agent::Error),
     #[error(transparent)]
     Server(#[from] sealift_server::Error),

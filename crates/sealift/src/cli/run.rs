@@ -9,6 +9,7 @@ Examples:
   sealift run
   sealift run --pipeline deploy --deploy-target staging --secrets-file ~/.secrets
   sealift run --from test
+  sealift run --workflow ci --yes
   sealift run --dry-run
   sealift run --watch
   sealift run --artifacts out/
@@ -26,6 +27,33 @@ pub(crate) struct RunArgs {
     /// The pipeline to run
     #[arg(long, short, default_value = "build", value_name = "NAME")]
     pub(crate) pipeline: String,
+    /// The workflow to run, with all its pipelines
+    #[arg(long, short, value_name = "NAME", conflicts_with = "pipeline")]
+    pub(crate) workflow: Option<String>,
+    /// Run this step and no other; may be given several times, by name or by number
+    #[arg(long, value_name = "STEP", conflicts_with = "workflow")]
+    pub(crate) only: Vec<String>,
+    /// Leave out this step; may be given several times, by name or by number
+    #[arg(long, value_name = "STEP", conflicts_with = "workflow")]
+    pub(crate) skip: Vec<String>,
+    /// Begin with this step, by name or by number
+    #[arg(long, value_name = "STEP", conflicts_with = "workflow")]
+    pub(crate) from: Option<String>,
+    /// How many pipelines of a workflow may run at once [default: half the CPUs, at least 2]
+    #[arg(long, value_name = "N", requires = "workflow")]
+    pub(crate) slots: Option<usize>,
+    /// Agree to everything that a workflow asks
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Publish the ports of boxes and services on this machine
+    #[arg(long)]
+    pub(crate) expose_ports: bool,
+    /// Let boxes and services mount directories of this machine
+    #[arg(long)]
+    pub(crate) enable_volumes: bool,
+    /// Give a pipeline with `docker: true` this machine's container engine, and so the whole machine
+    #[arg(long)]
+    pub(crate) allow_docker: bool,
     /// Warnings about the file are errors
     #[arg(long)]
     pub(crate) strict: bool,
@@ -87,6 +115,9 @@ pub(crate) struct FactArgs {
     /// The tag [default: what git says]
     #[arg(long)]
     pub(crate) tag: Option<String>,
+    /// For conditions on paths: what has changed since this revision [default: unknown, all are met]
+    #[arg(long, value_name = "REVISION")]
+    pub(crate) since: Option<String>,
 }
 
 fn variable_name(name: &str) -> Result<String, String> {

@@ -73,6 +73,11 @@ impl View {
         if let Kind::Live(live) = &mut self.kind { live.clear() } else { Ok(()) }
     }
 
+    /// Whether what happens is only shown by the next tick.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.kind, Kind::Live(_))
+    }
+
     /// The run is over: tells the summary. What follows is another run.
     pub(crate) fn end(&mut self, again: &Again) -> Result<(), Error> {
         self.pause()?;

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use sealift_pipeline::Git;
 
+use crate::error::Error;
+
 pub(crate) async fn facts(dir: &Path) -> Git {
     let git = async |args: &[&str]| {
         let output = tokio::process::Command::new("git")
@@ -37,6 +39,31 @@ pub(crate) async fn facts(dir: &Path) -> Git {
         owner: place.owner,
         repository: place.repository,
     }
+}
+
+/// The paths below the directory that differ from a revision, those that git does not know yet included.
+pub(crate) async fn changed(dir: &Path, revision: &str) -> Result<Vec<String>, Error> {
+    if revision.starts_with('-') {
+        return Err(Error::plain(format!("{revision:?} is no revision")));
+    }
+    let mut paths = Vec::new();
+    for args in [
+        &["diff", "--name-only", "--no-renames", "--relative", "-z", revision, "--"][..],
+        &["ls-files", "--others", "--exclude-standard", "-z"],
+    ] {
+        let output = tokio::process::Command::new("git").arg("-C").arg(dir).args(args).output().await;
+        let output = output.map_err(|source| Error::Io { action: "start", path: "git".into(), source })?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            return Err(Error::plain(format!(
+                "what changed since {revision} cannot be told: {}",
+                why.lines().next().unwrap_or_default()
+            )));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        paths.extend(text.split('\0').filter(|path| !path.is_empty()).map(str::to_owned));
+    }
+    Ok(paths)
 }
 
 /// Where a repository is.

@@ -1,5 +1,7 @@
 //! `sealift run`: a pipeline here and now. The same engine and the same events as on a server.
 
+mod ask;
+mod carry;
 mod git;
 mod keep;
 mod place;
@@ -8,30 +10,23 @@ mod variables;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
 
-use sealift_model::EventKind;
-use sealift_pipeline::config::{self, Loaded};
-use sealift_pipeline::{Engine, Git, Leftovers, RunSpec, Source, remove_leftovers};
-use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use sealift_pipeline::config::{self, Graph, Loaded};
+use sealift_pipeline::{Approver, Engine, Git, RunSpec, Selection, Source, auth_file_places};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{FactArgs, Global, RunArgs};
-use crate::clock::now;
-use crate::error::{Error, FAILED};
+use crate::error::Error;
 use crate::print::{Again, Printer, Style, View};
 
+pub(crate) use ask::Desk;
+use ask::{Nobody, Yes};
+pub(crate) use carry::{Request, What, carry_out};
 pub(crate) use keep::Keep;
-use place::Place;
 pub(crate) use place::{cache_dir, clear_abandoned};
 pub(crate) use stop::Stop;
-pub(crate) use variables::{ENVIRONMENT, Variables, collect, host};
-
-/// Between two looks of the live view at what has happened.
-const TICK: Duration = Duration::from_millis(100);
-/// How long one who asks twice is kept waiting.
-const AT_ONCE: Duration = Duration::from_secs(3);
+pub(crate) use variables::{ENVIRONMENT, collect, host};
 
 pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Error> {
     let dir = args.dir.canonicalize().map_err(|source| Error::Io {
@@ -47,10 +42,20 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     let mut view = View::new(global.output, args.plain);
     say_diagnostics(&view.printer, &loaded)?;
     let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    super::check_pipeline(&loaded.config, &args.pipeline, &file, &loaded.text)?;
+    let what = match &args.workflow {
+        Some(name) => {
+            let graph = graph(&loaded, name)?;
+            What::Workflow { name: name.clone(), graph, slots: args.slots, approver: None }
+        }
+        None => {
+            super::check_pipeline(&loaded.config, &args.pipeline, &file, &loaded.text)?;
+            What::Pipeline
+        }
+    };
     let variables = collect(&args.variables, &dir.join(ENVIRONMENT), &host())?;
-    let request = Request {
+    let mut request = Request {
         again: Again { arguments: again(&args) },
+        what,
         spec: RunSpec {
             project: dir
                 .file_name()
@@ -59,7 +64,18 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
             git: facts(&dir, &args.facts).await,
             deploy: args.facts.deploy || args.facts.deploy_target.is_some(),
             deploy_target: args.facts.deploy_target,
+            changed: match &args.facts.since {
+                Some(revision) => Some(git::changed(&dir, revision).await?),
+                None => None,
+            },
+            selection: Selection { only: args.only, skip: args.skip, from: args.from },
             source: if args.direct { Source::Direct(dir) } else { Source::Copy(dir) },
+            without: args.artifacts.iter().cloned().collect(),
+            started_by: user(),
+            expose_ports: args.expose_ports,
+            enable_volumes: args.enable_volumes,
+            allow_docker: args.allow_docker,
+            auth_files: auth_files(),
             ..RunSpec::default()
         },
         loaded,
@@ -72,150 +88,45 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     for text in clear_abandoned(&engine, &base).await? {
         say_note(&view.printer, &text)?;
     }
-    let ended = carry_out(&engine, &request, &base, &mut view, &stop).await?;
+    let mut desk = Desk::open();
+    let person = desk.person().filter(|_| !view.printer.is_json());
+    if let What::Workflow { approver, .. } = &mut request.what {
+        let asked: Arc<dyn Approver> = match &person {
+            _ if args.yes => Arc::new(Yes),
+            Some(person) => person.clone(),
+            None => Arc::new(Nobody),
+        };
+        *approver = Some(asked);
+    }
+    if let Some(person) = person {
+        request.spec.terminal = Some(person);
+    }
+    let cancel = CancellationToken::new();
+    let ended = Box::pin(carry_out(&engine, &request, &base, &mut view, &stop, &mut desk, cancel)).await?;
     Ok(ended.code(&stop))
 }
 
-/// What is to be run.
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) loaded: Loaded,
-    /// All but what is a run's own: its id, its directory, its variables.
-    pub(crate) spec: RunSpec,
-    pub(crate) variables: Variables,
-    pub(crate) keep: Keep,
-    pub(crate) again: Again,
-}
-
-/// How it went.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ended {
-    pub(crate) passed: bool,
-}
-
-impl Ended {
-    fn code(self, stop: &Stop) -> ExitCode {
-        match stop.code() {
-            _ if self.passed => ExitCode::SUCCESS,
-            Some(code) => ExitCode::from(code),
-            None => ExitCode::from(FAILED),
-        }
-    }
-}
-
-/// Runs it, shows it, and leaves nothing behind.
-pub(crate) async fn carry_out(
-    engine: &Engine,
-    request: &Request,
-    base: &Path,
-    view: &mut View,
-    stop: &Stop,
-) -> Result<Ended, Error> {
-    let place = Place::make(base)?;
-    let owner = place::owner(&place.id);
-    let spec = spec(request, &place);
-    let cancel = CancellationToken::new();
-    let (sender, events) = mpsc::channel(1024);
-    let running = async {
-        let executing =
-            sealift_pipeline::execute(engine, &request.loaded.config, spec, sender, cancel.clone());
-        let showing = async {
-            let shown = show(view, events, &request.variables.warnings).await;
-            if shown.is_err() {
-                // Nobody reads any more.
-                cancel.cancel();
-            }
-            shown
-        };
-        tokio::join!(executing, showing)
+/// A workflow of the file, as its graph.
+pub(crate) fn graph(loaded: &Loaded, name: &str) -> Result<Graph, Error> {
+    let Some(workflow) = loaded.config.workflow(name) else {
+        let file = loaded.path.file_name().unwrap_or_default().to_string_lossy();
+        let known: Vec<_> = loaded.config.workflows.iter().map(|workflow| workflow.name.as_str()).collect();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        return Err(Error::with_help(
+            format!("{file} has no workflow {name:?}; it has: {known}"),
+            "choose one with --workflow, or run a pipeline with --pipeline",
+        ));
     };
-    let stopping = async {
-        stop.asked(1).await;
-        cancel.cancel();
-        stop.asked(2).await;
-    };
-    let ended = tokio::select! {
-        ended = Box::pin(running) => Some(ended),
-        () = stopping => None,
-    };
-    let Some((outcome, shown)) = ended else {
-        view.pause()?;
-        return end_at_once(engine, place, &owner, stop).await;
-    };
-    // A pipeline that could not be carried out has said so in its last event.
-    let outcome = outcome.ok();
-    let kept = match outcome.as_ref().and_then(|outcome| outcome.output.as_ref()) {
-        Some(output) => request.keep.keep(output, &place.id),
-        None => Ok(()),
-    };
-    let removed = place.remove();
-    let ended = view.end(&request.again);
-    shown.and(ended).and(kept).and(removed)?;
-    Ok(Ended { passed: outcome.is_some_and(|outcome| outcome.passed) })
+    workflow.graph(&loaded.config).map_err(|error| Error::plain(sealift_model::diagnostic::chain(&error)))
 }
 
-fn spec(request: &Request, place: &Place) -> RunSpec {
-    let mut spec = request.spec.clone();
-    if spec.started_by.is_empty() {
-        spec.started_by = user();
-    }
-    RunSpec {
-        key: format!("local-{}", place.id.get(..12).unwrap_or_default()),
-        owner: place::owner(&place.id),
-        run_id: place.id.clone(),
-        work_dir: place.work_dir(),
-        env: request.variables.shown.clone(),
-        hidden_env: request.variables.hidden.clone(),
-        ..spec
-    }
+/// Where this user's credentials for registries are.
+pub(crate) fn auth_files() -> Vec<std::path::PathBuf> {
+    let path =
+        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
+    let (home, docker, runtime) = (path("HOME"), path("DOCKER_CONFIG"), path("XDG_RUNTIME_DIR"));
+    auth_file_places(home.as_deref(), docker.as_deref(), runtime.as_deref())
 }
-
-/// Shows what happens until nothing more does.
-async fn show(
-    view: &mut View,
-    mut events: mpsc::Receiver<EventKind>,
-    warnings: &[String],
-) -> Result<(), Error> {
-    // Ours come behind the event that begins it all.
-    let mut warnings = warnings.iter();
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            event = events.recv() => match event {
-                Some(kind) => {
-                    view.take(now(), None, kind)?;
-                    for text in warnings.by_ref() {
-                        view.take(now(), None, EventKind::Warning { text: text.clone() })?;
-                    }
-                }
-                None => return Ok(()),
-            },
-            _ = ticks.tick() => view.tick(now())?,
-        }
-    }
-}
-
-/// Asked twice: what is there is removed without waiting for anything that still goes on.
-async fn end_at_once(engine: &Engine, place: Place, owner: &str, stop: &Stop) -> Result<Ended, Error> {
-    let removed = tokio::select! {
-        removed = timeout(AT_ONCE, remove_leftovers(engine, Leftovers::Owner(owner))) => matches!(removed, Ok(Ok(_))),
-        () = stop.asked(3) => false,
-    };
-    let dir = place.dir.clone();
-    if removed && place.remove().is_ok() {
-        return Ok(Ended { passed: false });
-    }
-    let left = format!(
-        "stopped before everything was removed: there may be containers and networks with the label \
-         {OWNER_LABEL}={owner}, and there is {}",
-        dir.display()
-    );
-    Err(Error::Stopped { left, code: stop.code().unwrap_or(FAILED) })
-}
-
-/// As the engine knows what a run has made.
-const OWNER_LABEL: &str = "dev.sealift.owner";
 
 fn say_diagnostics(printer: &Printer, loaded: &Loaded) -> Result<(), Error> {
     let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -273,6 +184,6 @@ pub(crate) async fn facts(dir: &Path, args: &FactArgs) -> Git {
     git
 }
 
-fn user() -> String {
+pub(crate) fn user() -> String {
     std::env::var("USER").unwrap_or_default()
 }

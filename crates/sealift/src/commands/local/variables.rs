@@ -7,17 +7,16 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use sealift_model::diagnostic::{Diagnostic, Severity};
+use sealift_model::diagnostic::chain;
+use sealift_pipeline::env_file;
 
 use crate::cli::VariableArgs;
 use crate::error::Error;
 
 /// The file that is read without being asked for.
 pub(crate) const ENVIRONMENT: &str = "ENVIRONMENT";
-/// Larger than any list of variables that a person writes.
-const MAX_BYTES: u64 = 1024 * 1024;
 /// Those that say by which way the network is reached.
 const PROXIES: [&str; 8] = [
     "http_proxy",
@@ -34,6 +33,8 @@ const PROXIES: [&str; 8] = [
 pub(crate) struct Variables {
     pub(crate) shown: Vec<(String, String)>,
     pub(crate) hidden: Vec<(String, String)>,
+    /// Handed over by name; hidden as well.
+    pub(crate) secrets: Vec<(String, String)>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -85,7 +86,7 @@ pub(crate) fn collect(
     }
     if let Some(path) = &args.secrets_file {
         for (name, value) in read(path)? {
-            variables.hide(&name, value);
+            variables.keep_secret(&name, value);
         }
         let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode()).unwrap_or_default();
         if mode & 0o077 != 0 {
@@ -100,7 +101,7 @@ pub(crate) fn collect(
                 format!("set it first: read -rs {name} && export {name}"),
             )
         })?;
-        variables.hide(name, value.clone());
+        variables.keep_secret(name, value.clone());
     }
     Ok(variables)
 }
@@ -119,6 +120,12 @@ impl Variables {
         } else {
             set(&mut self.shown, name, value);
         }
+    }
+
+    fn keep_secret(&mut self, name: &str, value: String) {
+        self.shown.retain(|(known, _)| known != name);
+        self.hidden.retain(|(known, _)| known != name);
+        set(&mut self.secrets, name, value);
     }
 
     fn hide(&mut self, name: &str, value: String) {
@@ -142,76 +149,9 @@ pub(crate) fn host() -> HashMap<String, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<(String, String)>, Error> {
-    let io = |source| Error::Io { action: "read", path: PathBuf::from(path), source };
-    let metadata = std::fs::metadata(path).map_err(io)?;
-    if metadata.len() > MAX_BYTES {
-        return Err(Error::plain(format!("{} is larger than {MAX_BYTES} bytes", path.display())));
-    }
-    let text = std::fs::read_to_string(path).map_err(io)?;
-    // The text itself is not shown with the error: it may be full of secrets.
-    parse(&text).map_err(|diagnostic| Error::File {
-        file: path.display().to_string(),
-        text: String::new(),
-        diagnostics: vec![diagnostic],
+    env_file::read(path).map_err(|error| {
+        Error::with_help(chain(&error), "write NAME=value on each line, and # before a comment")
     })
-}
-
-/// Lines of `NAME=value`. Empty lines and those that begin with `#` are skipped, `export ` before a name as well; a
-/// value may stand in quotes, and in double quotes `\n` is a new line.
-fn parse(text: &str) -> Result<Vec<(String, String)>, Diagnostic> {
-    let mut out = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let line = line.strip_prefix("export ").map_or(line, str::trim_start);
-        let named = line.split_once('=').map(|(name, value)| (name.trim_end(), value.trim()));
-        let valid = |name: &str| {
-            !name.is_empty()
-                && !name.starts_with(|c: char| c.is_ascii_digit())
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        };
-        let Some((name, value)) = named.filter(|(name, _)| valid(name)) else {
-            return Err(Diagnostic {
-                severity: Severity::Error,
-                line: index + 1,
-                column: 1,
-                length: 1,
-                message: "no variable is set here".to_owned(),
-                help: Some(
-                    "write NAME=value, with letters, digits and `_` in the name, or # before a comment"
-                        .to_owned(),
-                ),
-            });
-        };
-        out.push((name.to_owned(), unquoted(value)));
-    }
-    Ok(out)
-}
-
-fn unquoted(value: &str) -> String {
-    let between = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
-    if let Some(inner) = between('\'') {
-        return inner.to_owned();
-    }
-    let Some(inner) = between('"') else { return value.to_owned() };
-    let mut out = String::new();
-    let mut rest = inner.chars();
-    while let Some(c) = rest.next() {
-        match (c, rest.clone().next()) {
-            ('\\', Some('n')) => {
-                out.push('\n');
-                rest.next();
-            }
-            ('\\', Some(quoted @ ('"' | '\\'))) => {
-                out.push(quoted);
-                rest.next();
-            }
-            _ => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -220,25 +160,6 @@ mod tests {
 
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
         list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn reads_lines_as_people_write_them() {
-        let text =
-            "# c\n\nA=1\nexport B = two words \nC=\"x\\ny \\\"z\\\"\"\nD='$HOME\\n'\nE=\nF=a=b\nG=\"\n";
-        let want = [
-            ("A", "1"),
-            ("B", "two words"),
-            ("C", "x\ny \"z\""),
-            ("D", "$HOME\\n"),
-            ("E", ""),
-            ("F", "a=b"),
-            ("G", "\""),
-        ];
-        assert_eq!(parse(text).unwrap(), pairs(&want));
-        for (wrong, line) in [("A=1\nnonsense\n", 2), ("1A=x", 1), ("=x", 1), ("A B=1", 1)] {
-            assert_eq!(parse(wrong).unwrap_err().line, line, "{wrong}");
-        }
     }
 
     #[test]
@@ -264,7 +185,8 @@ mod tests {
         assert_eq!(shown, pairs(&[("A", "option"), ("B", "host"), ("HTTPS_PROXY", "p")]));
         let mut hidden = got.hidden;
         hidden.sort();
-        assert_eq!(hidden, pairs(&[("C", "still hidden"), ("NPM", "n"), ("TOKEN", "t")]));
+        assert_eq!(hidden, pairs(&[("C", "still hidden"), ("TOKEN", "t")]));
+        assert_eq!(got.secrets, pairs(&[("NPM", "n")]));
         assert_eq!(got.warnings, ["ENVIRONMENT: LOST reaches no step; call it X_LOST there"]);
     }
 
@@ -280,7 +202,7 @@ mod tests {
         let args =
             VariableArgs { env_file: Some(file), secrets_file: Some(secrets), ..VariableArgs::default() };
         let got = collect(&args, &dir.path().join(ENVIRONMENT), &HashMap::new()).unwrap();
-        assert_eq!((got.shown, got.hidden), (pairs(&[("C", "3")]), pairs(&[("B", "hidden")])));
+        assert_eq!((got.shown, got.secrets), (pairs(&[("C", "3")]), pairs(&[("B", "hidden")])));
         assert!(got.warnings.len() == 1 && got.warnings[0].contains("chmod 600"), "{:?}", got.warnings);
         let wanted = VariableArgs { secret: vec!["NONE".into()], ..VariableArgs::default() };
         assert!(collect(&wanted, &dir.path().join(ENVIRONMENT), &HashMap::new()).is_err());

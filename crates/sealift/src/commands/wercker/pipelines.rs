@@ -5,16 +5,18 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ArgMatches;
 use sealift_pipeline::config::{self, Loaded};
-use sealift_pipeline::{Engine, RunSpec, Source, Tuning};
+use sealift_pipeline::{Approver, Engine, RunSpec, Source, Terminal, Tuning};
+use tokio_util::sync::CancellationToken;
 
 use super::text;
 use crate::cli::{FactArgs, VariableArgs};
 use crate::commands::dev::engine_options;
-use crate::commands::local::{self, Keep, Request, Stop};
+use crate::commands::local::{self, Desk, Keep, Request, Stop, What};
 use crate::error::Error;
 use crate::print::{Again, Mood, View, Voice};
 
@@ -32,11 +34,16 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
     for diagnostic in &loaded.diagnostics {
         diagnostic.render(&file, &loaded.text).lines().for_each(|line| voice.raw(line));
     }
-    if command == "workflow" {
-        return Err(Error::plain("workflows are not run yet"));
-    }
     let pipeline = text(matches, "pipeline").unwrap_or(command).to_owned();
-    crate::commands::check_pipeline(&loaded.config, &pipeline, &file, &loaded.text)?;
+    let mut desk = Desk::open();
+    let person = desk.person();
+    let what = if let ("workflow", Some(name)) = (command, text(matches, "name")) {
+        let approver = person.clone().map(|person| person as Arc<dyn Approver>);
+        What::Workflow { name: name.to_owned(), graph: local::graph(&loaded, name)?, slots: None, approver }
+    } else {
+        crate::commands::check_pipeline(&loaded.config, &pipeline, &file, &loaded.text)?;
+        What::Pipeline
+    };
     let environment = here.join(text(matches, "environment").unwrap_or(local::ENVIRONMENT));
     if matches.contains_id("environment") && text(matches, "environment").is_some() && !environment.is_file()
     {
@@ -46,7 +53,8 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
     let mut spec = RunSpec {
         project: project(matches, &dir, &here),
         pipeline,
-        deploy: command == "deploy",
+        // Every run of a workflow counted as a deploy.
+        deploy: matches!(command, "deploy" | "workflow"),
         deploy_target: text(matches, "deploy-target").map(str::to_owned),
         source: if command == "dev" || matches.get_flag("direct-mount") {
             Source::Direct(dir.clone())
@@ -59,6 +67,15 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
             no_response_limit: minutes(matches, "no-response-timeout")?,
             ..Tuning::default()
         },
+        started_by: local::user(),
+        auth_files: local::auth_files(),
+        docker_local: matches.get_flag("docker-local"),
+        expose_ports: matches.get_flag("expose-ports"),
+        enable_volumes: matches.get_flag("enable-volumes"),
+        docker_network: text(matches, "docker-network").map(str::to_owned),
+        // As that CLI did it, without being asked.
+        allow_docker: true,
+        terminal: person.map(|person| person as Arc<dyn Terminal>),
         ..RunSpec::default()
     };
     let facts = FactArgs {
@@ -82,8 +99,14 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
             given.clone_into(fact);
         }
     }
+    if let Some(name) = text(matches, "commit") {
+        let tag = text(matches, "tag").map(str::to_owned);
+        let tag = tag.unwrap_or_else(|| spec.git.branch.replace('/', "_"));
+        spec.commit = Some(if tag.is_empty() { name.to_owned() } else { format!("{name}:{tag}") });
+    }
     let request = Request {
         loaded,
+        what,
         spec,
         variables,
         keep: if matches.get_flag("artifacts") { Keep::Latest(working_dir) } else { Keep::Nothing },
@@ -100,7 +123,9 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
         voice.say(Mood::Plain, &said);
     }
     let mut view = View::wercker(voice);
-    let passed = local::carry_out(&engine, &request, &base, &mut view, &stop).await?.passed;
+    let cancel = CancellationToken::new();
+    let running = local::carry_out(&engine, &request, &base, &mut view, &stop, &mut desk, cancel);
+    let passed = Box::pin(running).await?.passed;
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(super::FAILED) })
 }
 
