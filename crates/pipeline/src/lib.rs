@@ -25,12 +25,12 @@ mod podman;
 mod pull;
 mod registry;
 mod run;
-mod scripts;
 mod service;
 mod session;
 mod shell;
 mod source;
 mod spec;
+pub mod steps;
 mod workflow;
 pub mod yaml;
 

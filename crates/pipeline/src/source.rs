@@ -138,6 +138,32 @@ pub(crate) fn copy(from: &Path, to: &Path, without: &[PathBuf], ignore: &Ignore)
     Ok(())
 }
 
+/// Moves what is in the tree `from` into the tree `to`, replacing what is in the way; directories are merged.
+pub(crate) fn move_over(from: &Path, to: &Path) -> io::Result<()> {
+    let mut open = vec![PathBuf::new()];
+    while let Some(relative) = open.pop() {
+        for entry in fs::read_dir(from.join(&relative))? {
+            let entry = entry?;
+            let relative = relative.join(entry.file_name());
+            let target = to.join(&relative);
+            let known = fs::symlink_metadata(&target).ok();
+            let (directory, onto) =
+                (entry.file_type()?.is_dir(), known.as_ref().is_some_and(fs::Metadata::is_dir));
+            match (directory, onto) {
+                (true, true) => {
+                    open.push(relative);
+                    continue;
+                }
+                (false, true) => fs::remove_dir_all(&target)?,
+                (true, false) if known.is_some() => fs::remove_file(&target)?,
+                _ => {}
+            }
+            fs::rename(entry.path(), &target)?;
+        }
+    }
+    remove(from)
+}
+
 /// Gives one path the time of another.
 pub(crate) fn keep_times(from: &Path, to: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
@@ -148,24 +174,31 @@ pub(crate) fn keep_times(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The start of a small file below `root`, which a container could write to: nothing outside of `root` is read,
-/// whatever links it has laid. None where there is no such file.
+/// whatever links it has laid. None where there is no such file, or nothing in it.
 pub(crate) fn read_message(root: &Path, relative: &Path) -> Option<String> {
-    let text = read_beneath(root, relative, MESSAGE)?.trim().to_owned();
+    let text = read_text(root, relative, MESSAGE)?.trim().to_owned();
     (!text.is_empty()).then_some(text)
 }
 
-/// The first `most` bytes of a file below `root`, under the same conditions.
-pub(crate) fn read_beneath(root: &Path, relative: &Path, most: u64) -> Option<String> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+/// The first `limit` bytes of a file below `root`, reached through no link at all.
+pub(crate) fn read_text(root: &Path, relative: &Path, limit: u64) -> Option<String> {
+    let file = open_beneath(root, relative, OFlags::NOFOLLOW, ResolveFlags::NO_SYMLINKS)?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether there is a file at `relative` below `root`, which links may lead to as long as they stay below `root`.
+pub(crate) fn is_file(root: &Path, relative: &Path) -> bool {
+    open_beneath(root, relative, OFlags::empty(), ResolveFlags::empty()).is_some()
+}
+
+fn open_beneath(root: &Path, relative: &Path, flags: OFlags, resolve: ResolveFlags) -> Option<fs::File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | flags;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | resolve;
     let directory = fs::File::open(root).ok()?;
     let file = fs::File::from(openat2(&directory, relative, flags, Mode::empty(), resolve).ok()?);
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    file.metadata().ok()?.is_file().then_some(file)
 }
 
 /// A new file in the directory `parent` below `root`, which a container could write to: nothing outside of `root` is
@@ -187,6 +220,23 @@ pub(crate) fn create_beneath(root: &Path, parent: &Path, name: &str) -> io::Resu
 pub(crate) fn has_entries(dir: &Path) -> bool {
     let real = fs::symlink_metadata(dir).is_ok_and(|metadata| metadata.is_dir());
     real && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Whether a real directory has anything but directories in it, at any depth.
+pub(crate) fn has_files(dir: &Path) -> bool {
+    if !has_entries(dir) {
+        return false;
+    }
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                _ => return true,
+            }
+        }
+    }
+    false
 }
 
 /// Removes a tree; none there is fine.

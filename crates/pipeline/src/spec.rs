@@ -5,7 +5,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use crate::checkpoint::Checkpoint;
 use crate::engine::Interactive;
 
 use crate::config::Settings;
+
+use crate::steps::StepSources;
 
 /// Where the source tree is.
 #[derive(Debug, Clone)]
@@ -79,6 +81,15 @@ impl Default for Tuning {
     }
 }
 
+impl Source {
+    /// The directory that is named.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        let (Source::Own(dir) | Source::Copy(dir) | Source::Whole(dir) | Source::Direct(dir)) = self;
+        dir
+    }
+}
+
 impl Default for Source {
     fn default() -> Source {
         Source::Own(PathBuf::new())
@@ -118,6 +129,8 @@ pub struct RunSpec {
     pub settings: Option<Settings>,
     /// 24 hex digits.
     pub run_id: String,
+    /// Where steps come from that are neither the project's nor Sealift's own.
+    pub steps: StepSources,
     pub tuning: Tuning,
     /// Files of credentials for registries, as Docker and Podman write them, in the order they count. See
     /// [`crate::auth_file_places`].
@@ -175,4 +188,8 @@ pub struct Outcome {
     /// What it published; else the output directory if the steps put anything there, else the source. None if it was
     /// skipped, or failed other than softly.
     pub output: Option<PathBuf>,
+    /// What steps reported, whether the run passed or not: `STEP/artifacts/..`, `STEP/numbers.ini` and
+    /// `STEP/message.txt`. None if no step left anything. It lies in the run's working directory and is as little to be
+    /// trusted as the steps are: it may hold links.
+    pub reports: Option<PathBuf>,
 }

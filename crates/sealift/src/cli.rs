@@ -82,6 +82,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  sealift import .gitlab-ci.yml -o wercker.yml\n  sealift import .github/workflows/ci.yml\n  sealift import --from compose services.yml"
     )]
     Import(ImportArgs),
+    /// List the steps that are part of Sealift
+    #[command(after_help = "Examples:\n  sealift steps\n  sealift steps slack-notifier")]
+    Steps(StepsArgs),
     /// Start Sealift on this machine: server and agent in one process
     #[command(
         after_help = "Examples:\n  sealift dev\n  sealift dev --state-dir /srv/sealift --listen 127.0.0.1:5000\n  sealift dev --down"
@@ -159,6 +162,12 @@ pub(crate) enum Tool {
     Github,
     Woodpecker,
     Compose,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StepsArgs {
+    /// Show what this step can be given
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -180,7 +180,8 @@ impl Reader {
                 "include" => matrix.include = self.cells(&name, value),
                 _ => {
                     self.variable_name(&name, key.at);
-                    let values = self.texts(&name, value);
+                    let items = value.sequence().unwrap_or(std::slice::from_ref(value));
+                    let values = items.iter().filter_map(|item| self.variable(&name, item)).collect();
                     matrix.axes.push((name, values));
                 }
             }
@@ -231,14 +232,19 @@ impl Reader {
         let mut variables = Cell::new();
         for (name, key, value) in self.pairs(node) {
             self.variable_name(&name, key.at);
-            // A variable may be empty, unlike other texts.
-            let text = written(value).or_else(|| value.is_null().then(String::new));
-            match text {
-                Some(text) => variables.push((name, text)),
-                None => self.wrong(value.at, &name, "a text"),
-            }
+            let text = self.variable(&name, value);
+            variables.extend(text.map(|text| (name, text)));
         }
         variables
+    }
+
+    /// The value of a variable, which may be empty, unlike other texts.
+    fn variable(&mut self, name: &str, node: &Node) -> Option<String> {
+        let text = written(node).or_else(|| node.is_null().then(String::new));
+        if text.is_none() {
+            self.wrong(node.at, name, "a text");
+        }
+        text
     }
 
     fn retry(&mut self, node: &Node) -> Option<Retry> {
@@ -444,6 +450,13 @@ mod tests {
         let (config, found) = parse(text).unwrap();
         assert_eq!(found, []);
         config
+    }
+
+    #[test]
+    fn a_value_of_a_matrix_may_be_empty() {
+        let config = config("sealift: 1\nbox: a\nb:\n  matrix: {A: ['', x]}\n  steps: [a]\n");
+        let matrix = config.pipelines[0].settings.matrix.clone().unwrap();
+        assert_eq!(matrix.axes, [("A".to_owned(), vec![String::new(), "x".to_owned()])]);
     }
 
     #[test]

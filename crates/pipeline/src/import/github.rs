@@ -136,7 +136,17 @@ impl Reader<'_> {
                         self.job.set("when", Out::Map(pairs));
                     }
                     Some(_) => {}
-                    None => self.note(at, &format!("`if: {}`", text(value).unwrap_or_default())),
+                    None => {
+                        // It must not run more often than it did.
+                        let test = text(value).unwrap_or_default();
+                        let what = if test.contains("always()") {
+                            ""
+                        } else {
+                            self.job.set("approval", Out::Plain("true".to_owned()));
+                            "; a person has to agree instead"
+                        };
+                        self.note(at, &format!("`if: {test}`{what}"));
+                    }
                 },
                 "environment" => {
                     self.note(at, "`environment`; where somebody has to agree, write `approval: true`");
@@ -244,6 +254,20 @@ impl Reader<'_> {
                     self.note(at, &format!("`matrix: {name}` has values that are no texts"));
                 }
             }
+            let axes: Vec<String> = out.iter().map(|(name, _)| name.clone()).collect();
+            for (name, value) in &mut out {
+                let Out::List(cells) = value else { continue };
+                let all = cells.len();
+                // What is left out has to be there.
+                cells.retain(|cell| match cell {
+                    Out::Map(pairs) if name == "exclude" => pairs.iter().all(|(axis, _)| axes.contains(axis)),
+                    _ => true,
+                });
+                if cells.len() < all {
+                    self.note(at, "a part of `matrix: exclude`");
+                }
+            }
+            out.retain(|(_, value)| !matches!(value, Out::List(items) if items.is_empty()));
             if !out.is_empty() {
                 self.job.set("matrix", Out::Map(out));
             }
@@ -323,6 +347,11 @@ impl Reader<'_> {
                         _ if test.contains("always()") => last = true,
                         Some(pairs) if !pairs.is_empty() => more.push(("when".to_owned(), Out::Map(pairs))),
                         Some(_) => {}
+                        // What asks for the event may be a deploy; it must not run more often than it did.
+                        None if ["github.", "inputs.", "secrets."].iter().any(|word| test.contains(word)) => {
+                            self.note(at, &format!("`if: {test}`: the step is left out"));
+                            return;
+                        }
                         None => self.note(at, &format!("`if: {test}` of a step")),
                     }
                 }

@@ -305,6 +305,7 @@ fn conditions(job: &mut Job, view: &View<'_>, draft: &mut Draft) {
             draft.note(at, format!("job {name}: `when: {other}`"));
         }
     }
+    let unsaid = draft.notes.len();
     let (mut branches, mut tags, mut paths) = (Vec::new(), Vec::new(), Vec::new());
     for (key, sign) in [("only", ""), ("except", "!")] {
         let Some(node) = view.get(key) else { continue };
@@ -365,6 +366,10 @@ fn conditions(job: &mut Job, view: &View<'_>, draft: &mut Draft) {
                 _ => draft.note(at, format!("job {name}: `rules: {key}`")),
             }
         }
+    }
+    // What was asked for and cannot be said must not run more often than it did.
+    if draft.notes.len() > unsaid && any.is_empty() {
+        manual = true;
     }
     match any.len() {
         0 => {}

@@ -86,7 +86,7 @@ pub(super) async fn step(properties: &Properties<'_>, context: &Context<'_>) -> 
 
 /// The name and the version of the step in a directory.
 fn manifest(root: &Path, dir: &Path) -> Result<(String, String), String> {
-    let read = |name: &str| source::read_beneath(root, &dir.join(name), MANIFEST);
+    let read = |name: &str| source::read_text(root, &dir.join(name), MANIFEST);
     if read("run.sh").is_none() {
         return Err("it has no run.sh".to_owned());
     }

@@ -31,11 +31,11 @@ use crate::layout::{self, Layout};
 use crate::leftovers::{self, Leftovers, remove_leftovers};
 use crate::mask::{self, Mask, Masking};
 use crate::pull::{self, Tell};
-use crate::scripts::{self, Prepared};
 use crate::service;
 use crate::session::{self, Limits, Session};
 use crate::source;
 use crate::spec::{Outcome, RunSpec};
+use crate::steps::{self as step, Preparation, Prepared};
 
 pub(crate) use allowed::{Leave, Publishing};
 
@@ -56,6 +56,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Steps(#[from] step::Error),
     #[error("the path {path} cannot be mounted: it is not absolute, or has a colon in it")]
     Path { path: String },
     #[error(transparent)]
@@ -185,7 +187,11 @@ impl Run {
         }
         let message = match &result {
             Ok((_, message)) => message.clone(),
-            Err(Error::Cancelled | Error::Service(service::Error::Cancelled)) => Some("aborted".to_owned()),
+            Err(
+                Error::Cancelled
+                | Error::Service(service::Error::Cancelled)
+                | Error::Steps(step::Error::Cancelled),
+            ) => Some("aborted".to_owned()),
             Err(error) => Some(chain(error)),
         };
         let aborted = self.cancel.is_cancelled();
@@ -196,6 +202,7 @@ impl Run {
             Err(error) if !aborted => Err(error),
             _ => {
                 let output = passed.then(|| self.output());
+                let reports = self.reports();
                 Ok(Outcome {
                     passed,
                     soft: false,
@@ -204,6 +211,7 @@ impl Run {
                     steps: self.steps,
                     message,
                     output,
+                    reports,
                 })
             }
         }
@@ -239,10 +247,16 @@ impl Run {
         if let Some(checkpoint) = &self.spec.resume {
             checkpoint.fits(main.iter().map(StepConfig::title))?;
         }
-        let (layout, prepared) = self.prepare(&main, &after).await?;
+        let (layout, preparation) = self.prepare(&main, &after).await?;
+        for text in preparation.notes {
+            self.note(text).await;
+        }
+        for text in preparation.warnings {
+            self.warn(text).await;
+        }
         let image = self.spec.resume.as_ref().map_or(image, |checkpoint| checkpoint.image.clone());
         // Kept off the stack: it holds the states of all that a run waits for.
-        Box::pin(self.go(&pipeline, &the_box, image, root, env, layout, prepared, session)).await
+        Box::pin(self.go(&pipeline, &the_box, image, root, env, layout, preparation.steps, session)).await
     }
 
     fn pipeline(&self) -> Result<&Pipeline, Error> {
@@ -281,11 +295,9 @@ impl Run {
         &self,
         main: &[StepConfig],
         after: &[StepConfig],
-    ) -> Result<(Layout, Vec<Prepared>), Error> {
+    ) -> Result<(Layout, Preparation), Error> {
         let spec = self.spec.clone();
         let ignore_file = self.config.ignore_file.clone();
-        let steps: Vec<(StepConfig, bool)> =
-            main.iter().map(|s| (s.clone(), false)).chain(after.iter().map(|s| (s.clone(), true))).collect();
         let views = self.engine.shares_mounts() && !spec.tuning.copy_source;
         let files = tokio::task::spawn_blocking(move || {
             let failed = |source| Error::Files { path: spec.work_dir.clone(), source };
@@ -293,14 +305,15 @@ impl Run {
             if let Some(checkpoint) = &spec.resume {
                 checkpoint.restore(&spec, &layout).map_err(failed)?;
             }
-            scripts::write_init(&layout).map_err(failed)?;
-            let prepare = |(number, (step, after)): (usize, &(StepConfig, bool))| {
-                scripts::prepare(&layout, number, step, *after)
-            };
-            let prepared = steps.iter().enumerate().map(prepare).collect::<Result<_, _>>().map_err(failed)?;
-            Ok((layout, prepared))
+            step::write_init(&layout).map_err(failed)?;
+            Ok::<_, Error>(layout)
         });
-        files.await.map_err(Error::Task)?
+        let layout = files.await.map_err(Error::Task)??;
+        let steps =
+            main.iter().map(|s| (s.clone(), false)).chain(after.iter().map(|s| (s.clone(), true))).collect();
+        let origin = self.spec.source.dir();
+        let prepared = step::prepare(&layout, origin, &self.spec.steps, steps, &self.cancel).await?;
+        Ok((layout, prepared))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one run, used once")]
@@ -380,6 +393,12 @@ impl Run {
     fn output(&self) -> PathBuf {
         let output = self.spec.work_dir.join("pipeline/output");
         if source::has_entries(&output) { output } else { layout::source_of(&self.spec) }
+    }
+
+    fn reports(&self) -> Option<PathBuf> {
+        let reports = self.spec.work_dir.join("pipeline/report");
+        let any = source::has_files(&reports);
+        any.then_some(reports)
     }
 
     fn container_name(&self, part: Option<&str>) -> String {

@@ -15,9 +15,9 @@ use crate::config::StepConfig;
 use crate::env::Env;
 use crate::internal;
 use crate::pull::Tell;
-use crate::scripts::{Content, Prepared};
 use crate::session::{Limits, Session, StepEnd};
 use crate::source;
+use crate::steps::{Content, Prepared};
 
 /// What a step's end means for those behind it.
 struct StepReport {
@@ -103,7 +103,6 @@ impl Run {
         let Prepared { name, after, .. } = step.clone();
         self.tell(EventKind::StepStarted { step: number, name: name.clone(), after }).await;
         let ended = match &step.content {
-            Content::Unusable(reason) => Err(reason.clone()),
             Content::Script(script) => match self.source(scene, env, session, number, script).await {
                 Ok(end) => Ok(end),
                 // The step is told of like any other before the run ends.

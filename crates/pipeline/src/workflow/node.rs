@@ -242,7 +242,7 @@ impl Job {
         let make = move || match tree {
             Tree::Project => Ok(run.source),
             Tree::Made(path) => Ok(Source::Whole(path)),
-            Tree::Several { .. } => {
+            Tree::Several(_) | Tree::Over(_) => {
                 crate::source::remove(&to)?;
                 std::fs::create_dir_all(to.parent().unwrap_or(&to))?;
                 tree::make(&tree, &to, &|to| layout::copy_source(&run, to, ignore.as_deref()))?;

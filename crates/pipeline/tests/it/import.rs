@@ -57,6 +57,8 @@ fn constructs() {
         ("  rules: [{changes: [src/*]}]\n", "  when:\n    path: ['src/*']\n"),
         ("  rules: [{if: '$CI_COMMIT_TAG =~ /^v/'}]\n", "  when:\n    tag: ['v**']\n"),
         ("  cache: {key: $CI_COMMIT_REF_NAME, paths: [a]}\n", "    key: '${WERCKER_GIT_BRANCH}'\n"),
+        ("  rules: [{if: $CI_PIPELINE_SOURCE == \"schedule\"}]\n", "  approval: true\n"),
+        ("  only: [schedules]\n", "  approval: true\n"),
         ("workflows:\n  script: y\n", "\njob-workflows:\n"),
     ] {
         let text = gitlab(job);
@@ -67,6 +69,8 @@ fn constructs() {
     };
     for (job, want) in [
         ("    if: startsWith(github.ref, 'refs/tags/v')\n", "  when:\n    tag: 'v**'\n"),
+        ("    if: github.event_name == 'release'\n", "  approval: true\n"),
+        ("    strategy: {matrix: {a: [x], exclude: [{b: y}]}}\n", "  matrix:\n    A: [x]\n  steps"),
         ("    continue-on-error: true\n", "  soft-fail: true\n"),
         ("    concurrency: deploy-${{ github.ref }}\n", "    group: 'deploy-{{ branch }}'\n"),
         ("    env: {A: '${{ secrets.B }}'}\n", "    - from: B\n      as: A\n"),

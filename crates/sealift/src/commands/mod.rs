@@ -9,6 +9,7 @@ mod meta;
 mod push;
 mod rollback;
 mod runs;
+mod steps;
 pub(crate) mod wercker;
 
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Run(args) => Box::pin(local::run(*args, global)).await,
         Command::Check(args) => check::check(&args, global),
         Command::Import(args) => import::import(&args, global),
+        Command::Steps(args) => steps::steps(&args, global),
         Command::Dev(args) => dev::dev(args, global).await,
         Command::Push(args) => push::push(args, global).await,
         Command::Status => list::status(global).await,

@@ -122,3 +122,42 @@ fn detect_writes_a_file_once() {
     assert!(code == 0 && stderr.contains("stays as it is"), "{stderr}");
     assert_eq!(std::fs::read_to_string(dir.path().join("wercker.yml")).unwrap(), "mine");
 }
+
+#[test]
+fn a_step_is_checked_and_packed_the_same_every_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let step = dir.path().join("step");
+    std::fs::create_dir_all(step.join("lib")).unwrap();
+    std::fs::create_dir(step.join(".git")).unwrap();
+    std::fs::write(step.join(".git/config"), "secret").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", step.join("link")).unwrap();
+    std::fs::write(step.join("run.sh"), "echo hello\n").unwrap();
+    std::fs::write(step.join("lib/a"), "a").unwrap();
+    let publish = || run(dir.path(), &["--no-colors", "step", "publish", "step", "--owner", "me"]);
+    for (manifest, wrong) in [
+        ("version: 1.2.3\nsummary: s\n", "`name` is missing"),
+        ("name: ../x\nversion: 1.2.3\nsummary: s\n", "`name` is missing or is not made of"),
+        ("name: greet\nversion: '1.2'\nsummary: s\n", "it has to be like 1.2.3"),
+        ("name: greet\nversion: 1.2.3\n", "`summary` is missing"),
+    ] {
+        std::fs::write(step.join("step.yml"), manifest).unwrap();
+        let (code, stdout, stderr) = publish();
+        assert!(code == 1 && stdout.is_empty() && stderr.contains(wrong), "{stderr}");
+    }
+    std::fs::write(step.join("step.yml"), "name: greet\nversion: 1.2.3\nsummary: Says hello\n").unwrap();
+    let (code, stdout, stderr) = publish();
+    assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+    let file = dir.path().join("greet-1.2.3.tar.gz");
+    let sum = Command::new("sha256sum").arg(&file).output().unwrap().stdout;
+    let sum = String::from_utf8(sum).unwrap();
+    let digest = sum.split(' ').next().unwrap();
+    assert!(stderr.contains(&format!("--> sha256: {digest}\n")), "{stderr}");
+    assert!(stderr.contains("- me/greet \"https://HOST/greet-1.2.3.tar.gz\""), "{stderr}");
+    let list = Command::new("tar").arg("-tzf").arg(&file).output().unwrap().stdout;
+    assert_eq!(String::from_utf8(list).unwrap(), "lib/a\nrun.sh\nstep.yml\n");
+    let first = std::fs::read(&file).unwrap();
+    std::fs::remove_file(step.join("lib/a")).unwrap();
+    std::fs::write(step.join("lib/a"), "a").unwrap();
+    assert_eq!(publish().0, 0);
+    assert_eq!(std::fs::read(&file).unwrap(), first);
+}

@@ -178,7 +178,12 @@ impl Tty {
     fn open() -> io::Result<Tty> {
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = rustix::fs::open("/dev/tty", flags, Mode::empty())?;
-        Ok(Tty(AsyncFd::register(File::from(file))?))
+        #[expect(
+            deprecated,
+            reason = "what is unsound with other types is not with a file, which keeps its descriptor"
+        )]
+        let tty = AsyncFd::new(File::from(file))?;
+        Ok(Tty(tty))
     }
 
     async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -8,11 +8,12 @@ mod place;
 mod stop;
 mod variables;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use sealift_pipeline::config::{self, Graph, Loaded};
+use sealift_pipeline::steps::StepSources;
 use sealift_pipeline::{Approver, Engine, Git, RunSpec, Selection, Source, auth_file_places};
 use tokio_util::sync::CancellationToken;
 
@@ -76,6 +77,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
             enable_volumes: args.enable_volumes,
             allow_docker: args.allow_docker,
             auth_files: auth_files(),
+            steps: step_sources()?,
             ..RunSpec::default()
         },
         loaded,
@@ -120,10 +122,21 @@ pub(crate) fn graph(loaded: &Loaded, name: &str) -> Result<Graph, Error> {
     workflow.graph(&loaded.config).map_err(|error| Error::plain(sealift_model::diagnostic::chain(&error)))
 }
 
+/// Where steps come from that are neither the project's nor Sealift's own. The pipeline is the user's own.
+pub(crate) fn step_sources() -> Result<StepSources, Error> {
+    let data = std::env::var_os("XDG_DATA_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = data.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")));
+    Ok(StepSources {
+        library: data.map(|data| data.join("sealift/steps")).into_iter().collect(),
+        cache_dir: Some(cache_dir()?.join("steps")),
+        trusted_files: true,
+        ..StepSources::default()
+    })
+}
+
 /// Where this user's credentials for registries are.
-pub(crate) fn auth_files() -> Vec<std::path::PathBuf> {
-    let path =
-        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
+pub(crate) fn auth_files() -> Vec<PathBuf> {
+    let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let (home, docker, runtime) = (path("HOME"), path("DOCKER_CONFIG"), path("XDG_RUNTIME_DIR"));
     auth_file_places(home.as_deref(), docker.as_deref(), runtime.as_deref())
 }

@@ -9,6 +9,7 @@
 mod detect;
 mod flags;
 mod pipelines;
+mod publish;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -96,6 +97,10 @@ fn perform(name: &str, matches: &ArgMatches, voice: &Voice) -> Result<ExitCode, 
         }
         "check-config" => check_config(matches, voice),
         "detect" => detect::detect(Path::new("."), voice),
+        "step" => match matches.subcommand() {
+            Some((_, matches)) => publish::publish(matches, voice),
+            None => Ok(ExitCode::from(FAILED)),
+        },
         "version" => version(matches, voice),
         _ => {
             let instead = GONE.iter().find(|(gone, _, _)| *gone == name).map(|(_, _, instead)| *instead);
@@ -146,6 +151,20 @@ fn command() -> Command {
                 .alias("de")
                 .about("Tell what kind of project this is, and write a wercker.yml for it")
                 .after_help("Example: wercker detect"),
+        )
+        .subcommand(
+            Command::new("step")
+                .about("Pack a step")
+                .after_help("Example: wercker step publish ./my-step")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(
+                    Command::new("publish")
+                        .about("Check a step's manifest and pack it into a file")
+                        .after_help("Example: wercker step publish ./my-step")
+                        .arg(dir("The step's directory"))
+                        .args(flags::arguments(flags::PUBLISH, false)),
+                ),
         )
         .subcommand(
             Command::new("version")

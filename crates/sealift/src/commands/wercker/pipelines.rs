@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ArgMatches;
+use sealift_model::diagnostic::chain;
 use sealift_pipeline::config::{self, Loaded};
-use sealift_pipeline::{Approver, Engine, RunSpec, Source, Terminal, Tuning};
+use sealift_pipeline::{Approver, Checkpoint, Engine, RunSpec, Source, Terminal, Tuning, checkpoints};
 use tokio_util::sync::CancellationToken;
 
 use super::text;
@@ -69,6 +70,12 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
         },
         started_by: local::user(),
         auth_files: local::auth_files(),
+        steps: local::step_sources()?,
+        memory: match text(matches, "docker-memory") {
+            Some(given) => Some(megabytes(given)?),
+            None => None,
+        },
+        checkpoint_dir: Some(working_dir.join("checkpoints")),
         docker_local: matches.get_flag("docker-local"),
         expose_ports: matches.get_flag("expose-ports"),
         enable_volumes: matches.get_flag("enable-volumes"),
@@ -103,6 +110,9 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
         let tag = text(matches, "tag").map(str::to_owned);
         let tag = tag.unwrap_or_else(|| spec.git.branch.replace('/', "_"));
         spec.commit = Some(if tag.is_empty() { name.to_owned() } else { format!("{name}:{tag}") });
+    }
+    if let Some(name) = text(matches, "checkpoint") {
+        spec.resume = Some(checkpoint(name, &working_dir.join("checkpoints"), &spec)?);
     }
     let request = Request {
         loaded,
@@ -179,6 +189,24 @@ fn project(matches: &ArgMatches, dir: &Path, here: &Path) -> String {
         .map(str::to_owned)
         .or_else(|| name(dir))
         .unwrap_or_else(|| "project".into())
+}
+
+fn megabytes(given: &str) -> Result<u64, Error> {
+    let bytes = given.parse::<u64>().ok().and_then(|megabytes| megabytes.checked_mul(1024 * 1024));
+    bytes.ok_or_else(|| Error::plain(format!("--docker-memory wants a number of megabytes, not {given:?}")))
+}
+
+/// The state that a run has kept behind a step.
+fn checkpoint(name: &str, dir: &Path, spec: &RunSpec) -> Result<Checkpoint, Error> {
+    let known = checkpoints(dir).map_err(|error| Error::plain(chain(&error)))?;
+    let mut ours =
+        known.into_iter().filter(|one| one.project == spec.project && one.pipeline == spec.pipeline);
+    ours.find(|one| one.name == name).ok_or_else(|| {
+        Error::plain(format!(
+            "there is no checkpoint {name} of pipeline {}; a run makes it behind the step with `checkpoint: {name}`",
+            spec.pipeline
+        ))
+    })
 }
 
 /// A limit in minutes; of fractions only the whole ones count, as they did.
