@@ -89,7 +89,7 @@ impl Run {
             }
         }
         for (mut used, names) in wanted {
-            let (project, store) = (self.spec.project.clone(), cache.store.clone());
+            let (project, store) = (cache.project.clone(), cache.store.clone());
             let views = self.engine.shares_mounts() && !self.spec.tuning.copy_source;
             let title = used.title.clone();
             let take = tokio::task::spawn_blocking(move || {
@@ -121,10 +121,13 @@ impl Run {
             changes: Some(layout::cache_changes(&self.spec.work_dir)),
             keep_on_failure: cache.is_some_and(|cache| cache.keep_on_failure),
         };
-        let fallback =
-            cache.iter().flat_map(|cache| &cache.fallback).map(|branch| format!("branch {branch}"));
-        let names = std::iter::once(used.name.clone()).chain(fallback).chain(["branch *".to_owned()]);
-        (used, names.collect())
+        let mut names = vec![used.name.clone()];
+        // What others fall back to is made by itself alone: whoever may push a branch could put something into it.
+        if let Some(cache) = cache.filter(|cache| !cache.fallback.contains(&cache.branch)) {
+            names.extend(cache.fallback.iter().map(|branch| format!("branch {branch}")));
+            names.push("branch *".to_owned());
+        }
+        (used, names)
     }
 
     /// Keeps what the run has left, when all its containers are gone.
@@ -134,9 +137,10 @@ impl Run {
             return;
         }
         for used in used.into_iter().filter(|used| passed || used.keep_on_failure) {
-            let (project, cache) = (self.spec.project.clone(), cache.clone());
+            let cache = cache.clone();
             let title = used.title.clone();
-            let keep = tokio::task::spawn_blocking(move || keep(&cache.store, project, &used, cache.most));
+            let keep =
+                tokio::task::spawn_blocking(move || keep(&cache.store, cache.project, &used, cache.most));
             match keep.await.map_err(Error::Task).and_then(|kept| kept) {
                 Ok(Some(text)) => self.note(format!("{title} kept: {text}")).await,
                 Ok(None) => {}

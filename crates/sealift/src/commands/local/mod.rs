@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use sealift_pipeline::config::{self, Graph, Loaded};
 use sealift_pipeline::steps::StepSources;
-use sealift_pipeline::{Approver, Engine, Git, RunSpec, Selection, Source, auth_file_places};
+use sealift_pipeline::{Approver, CacheSpec, Engine, Git, RunSpec, Selection, Source, auth_file_places};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{FactArgs, Global, RunArgs};
@@ -54,6 +54,8 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         }
     };
     let variables = collect(&args.variables, &dir.join(ENVIRONMENT), &host())?;
+    let git = facts(&dir, &args.facts).await;
+    let cache = if args.no_cache { None } else { Some(cache(&dir, &git.branch, !args.cache_on_success)?) };
     let mut request = Request {
         again: Again { arguments: again(&args) },
         what,
@@ -62,7 +64,6 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
                 .file_name()
                 .map_or_else(|| "project".into(), |name| name.to_string_lossy().into_owned()),
             pipeline: args.pipeline,
-            git: facts(&dir, &args.facts).await,
             deploy: args.facts.deploy || args.facts.deploy_target.is_some(),
             deploy_target: args.facts.deploy_target,
             changed: match &args.facts.since {
@@ -78,6 +79,8 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
             allow_docker: args.allow_docker,
             auth_files: auth_files(),
             steps: step_sources()?,
+            cache,
+            git,
             ..RunSpec::default()
         },
         loaded,
@@ -132,6 +135,12 @@ pub(crate) fn step_sources() -> Result<StepSources, Error> {
         trusted_files: true,
         ..StepSources::default()
     })
+}
+
+/// The cache of the project in a directory, on a branch.
+fn cache(dir: &Path, branch: &str, keep_on_failure: bool) -> Result<CacheSpec, Error> {
+    let store = cache_dir()?.join("caches");
+    Ok(CacheSpec { keep_on_failure, ..CacheSpec::new(store, &dir.to_string_lossy(), branch) })
 }
 
 /// Where this user's credentials for registries are.
