@@ -75,7 +75,7 @@ async fn the_box_is_pushed_as_it_is_and_its_image_is_reached_by_name() {
     job.spec.hidden_env = vec![("TOKEN".into(), SECRET.into())];
     let ran = job.run(&engine).await;
     passed(&ran);
-    assert_eq!(ran.output(3), "built\nout\n");
+    assert_eq!(ran.stream(3, Some(sealift_model::Stream::Stdout)), "built\nout\n");
     let digests: Vec<String> =
         ran.output(1).lines().filter_map(|line| Some(line.split_once('@')?.1.to_owned())).collect();
     assert!(digests.len() == 3 && digests.iter().all(|digest| *digest == digests[0]), "{}", ran.output(1));
