@@ -231,10 +231,21 @@ impl Engine {
 
     async fn inspect_image(&self, image: &str) -> Result<Option<(String, ImageConfig)>, Error> {
         let what = || format!("cannot look for image {image}");
-        match within(QUICK, what, self.docker.inspect_image(image)).await {
-            Ok(found) => Ok(Some((found.id.unwrap_or_default(), found.config.unwrap_or_default()))),
-            Err(Error::Refused { answer, .. }) if answer.starts_with("404") => Ok(None),
-            Err(error) => Err(error),
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            match within(QUICK, what, self.docker.inspect_image(image)).await {
+                Ok(found) => {
+                    return Ok(Some((found.id.unwrap_or_default(), found.config.unwrap_or_default())));
+                }
+                Err(Error::Refused { answer, .. }) if answer.starts_with("404") => return Ok(None),
+                // Podman stumbles over a name that goes to another image at this moment.
+                Err(Error::Refused { answer, .. })
+                    if answer.contains("image not known") && Instant::now() < deadline =>
+                {
+                    sleep(RETRY).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 

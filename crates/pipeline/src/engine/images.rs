@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::wire::{self, Answer, Ask, Body};
 use super::{Engine, Error};
@@ -248,10 +248,23 @@ impl Engine {
 
     /// Takes a name away from an image, and removes it with the last one; none there is fine.
     pub(crate) async fn remove_image(&self, image: &str) -> Result<(), Error> {
-        let ask = self.request(Method::DELETE, &format!("/images/{}", wire::path(image)));
         let what = format!("image {image} cannot be removed");
-        let removed = self.ask(ask, JSON, wire::bytes(""), super::SLOW, &what).await;
-        super::gone_is_fine(removed.map(drop))
+        let deadline = Instant::now() + super::SETTLE;
+        loop {
+            let ask = self.request(Method::DELETE, &format!("/images/{}", wire::path(image)));
+            let removed = self.ask(ask, JSON, wire::bytes(""), super::SLOW, &what).await;
+            match super::gone_is_fine(removed.map(drop)) {
+                // A container that has just been removed is put away in the engine's own time, and Podman stumbles
+                // over images that somebody else removes at the same moment.
+                Err(Error::Refused { answer, .. })
+                    if (answer.contains("in use") || answer.starts_with("500"))
+                        && Instant::now() < deadline =>
+                {
+                    sleep(super::RETRY).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// An image as an archive that engines load.
