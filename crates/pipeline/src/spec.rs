@@ -91,8 +91,8 @@ pub struct Outcome {
     pub message: Option<String>,
     /// The output directory if the steps put anything there, else the source; none if it did not pass.
     pub output: Option<PathBuf>,
-    /// What steps reported, whether the run passed or not: `STEP/artifacts/..`, `STEP/numbers.ini` and
-    /// `STEP/message.txt`. None if no step left anything. It lies in the run's working directory and is as little to be
+    /// What steps reported, whether the run passed or not, in a folder `NUMBER-NAME` for each: `artifacts/`, `numbers.ini`,
+    /// `message.txt`. None if no step left anything. It lies in the run's working directory and is as little to be
     /// trusted as the steps are: it may hold links.
     pub reports: Option<PathBuf>,
 }
