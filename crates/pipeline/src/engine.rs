@@ -5,6 +5,10 @@
 //!
 //! It must not know what is run in the containers.
 
+mod images;
+mod interactive;
+mod wire;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::future::Future;
@@ -14,9 +18,7 @@ use std::time::Duration;
 
 use bollard::errors::Error as ApiError;
 use bollard::exec::{CreateExecOptions, StartExecResults};
-use bollard::models::{
-    ContainerCreateBody, CreateImageInfo, ImageConfig, NetworkCreateRequest, ResourcesUlimits,
-};
+use bollard::models::{ContainerCreateBody, ImageConfig, NetworkCreateRequest, ResourcesUlimits};
 use bollard::query_parameters as query;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt;
@@ -27,6 +29,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::lenient::{self, Container};
 use crate::podman::{self, Service};
 
+pub(crate) use images::is_passing;
+pub use interactive::{Interactive, Resizer};
+pub(crate) use wire::{Answer, Body, stream as body_of};
+
 /// For calls that engines answer at once.
 const QUICK: Duration = Duration::from_secs(20);
 /// For calls that make or remove something, on a loaded machine.
@@ -36,8 +42,6 @@ const SETTLE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(50);
 /// For the first word of an engine that may not be there.
 const PROBE: Duration = Duration::from_secs(3);
-/// How long a pull may say nothing.
-const PULL_SILENCE: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -66,8 +70,6 @@ pub enum Error {
     },
     #[error("{what}: no answer from the engine within {} s", limit.as_secs())]
     TimedOut { what: String, limit: Duration },
-    #[error("image {image} cannot be pulled: {answer}")]
-    Pull { image: String, answer: String },
 }
 
 /// Where to look for an engine. All that would come from the environment comes in here.
@@ -204,19 +206,21 @@ impl Engine {
 
     /// The image's configuration; none where the engine has not got the image.
     pub(crate) async fn image(&self, image: &str) -> Result<Option<ImageConfig>, Error> {
+        self.inspect_image(image).await.map(|found| found.map(|(_, config)| config))
+    }
+
+    /// Which image goes by this name; none where the engine has not got one.
+    pub(crate) async fn image_id(&self, image: &str) -> Result<Option<String>, Error> {
+        self.inspect_image(image).await.map(|found| found.map(|(id, _)| id))
+    }
+
+    async fn inspect_image(&self, image: &str) -> Result<Option<(String, ImageConfig)>, Error> {
         let what = || format!("cannot look for image {image}");
         match within(QUICK, what, self.docker.inspect_image(image)).await {
-            Ok(found) => Ok(Some(found.config.unwrap_or_default())),
+            Ok(found) => Ok(Some((found.id.unwrap_or_default(), found.config.unwrap_or_default()))),
             Err(Error::Refused { answer, .. }) if answer.starts_with("404") => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Starts to pull an image; it is there when [`Pull::next`] gives none.
-    pub(crate) fn pull(&self, image: &str) -> Pull {
-        let options = query::CreateImageOptionsBuilder::default().from_image(image).build();
-        let answers = self.docker.create_image(Some(options), None, None).boxed();
-        Pull { image: image.to_owned(), answers, last: String::new() }
     }
 
     pub(crate) async fn create_network(
@@ -365,37 +369,6 @@ impl Engine {
     }
 }
 
-/// A pull that goes on.
-pub(crate) struct Pull {
-    image: String,
-    answers: BoxStream<'static, Result<CreateImageInfo, ApiError>>,
-    last: String,
-}
-
-impl Pull {
-    /// What the engine does now; none when it is done.
-    pub(crate) async fn next(&mut self) -> Option<Result<String, Error>> {
-        let failed = |answer: String| Some(Err(Error::Pull { image: self.image.clone(), answer }));
-        loop {
-            let info = match timeout(PULL_SILENCE, self.answers.next()).await {
-                Ok(Some(Ok(info))) => info,
-                Ok(Some(Err(error))) => return failed(words(&error)),
-                Ok(None) => return None,
-                Err(_) => return failed(format!("no word for {} s", PULL_SILENCE.as_secs())),
-            };
-            if let Some(detail) = info.error_detail {
-                return failed(detail.message.unwrap_or_default());
-            }
-            // Layers' own progress is too much to tell; what they are doing is not.
-            let status = info.status.unwrap_or_default();
-            if info.id.is_none() && !status.is_empty() && status != self.last {
-                self.last.clone_from(&status);
-                return Some(Ok(status.trim_end().to_owned()));
-            }
-        }
-    }
-}
-
 /// The streams of a container's main process.
 pub(crate) struct Attached {
     pub(crate) output: BoxStream<'static, Result<bollard::container::LogOutput, ApiError>>,
@@ -431,15 +404,6 @@ fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(Error::Refused { answer, .. }) if answer.starts_with("404") => Ok(()),
         other => other,
-    }
-}
-
-/// What an engine says of a failure, without the wrapping.
-fn words(error: &ApiError) -> String {
-    match error {
-        ApiError::DockerResponseServerError { message, .. } => message.trim().to_owned(),
-        ApiError::DockerStreamError { error } => error.trim().to_owned(),
-        other => other.to_string(),
     }
 }
 

@@ -92,6 +92,28 @@ pub(crate) fn of_box(config: &BoxConfig, env: &Env) -> Vec<String> {
     config.env.iter().map(|(name, value)| format!("{name}={}", env.fill(value))).collect()
 }
 
+/// The same, split into what may stand in a container's description, which goes into images made of it, and what may
+/// not: values with a hidden one in them.
+pub(crate) fn of_box_by_secrecy(
+    config: &BoxConfig,
+    env: &Env,
+    hidden: &[(String, String)],
+) -> (Vec<String>, Vec<(String, String)>) {
+    let holds =
+        |value: &str| hidden.iter().any(|(_, secret)| !secret.is_empty() && value.contains(secret.as_str()));
+    let mut open = Vec::new();
+    let mut secret = Vec::new();
+    for (name, value) in &config.env {
+        let value = env.fill(value);
+        if holds(&value) {
+            secret.push((name.clone(), value));
+        } else {
+            open.push(format!("{name}={value}"));
+        }
+    }
+    (open, secret)
+}
+
 /// The variables by which containers find a service, in the form of Docker's links.
 pub(crate) fn links(
     alias: &str,
@@ -100,16 +122,18 @@ pub(crate) fn links(
     service_env: &[String],
 ) -> Vec<(String, String)> {
     let prefix = shell::upper_name(alias);
+    // In an address with a port, a colon of its own would be in the way.
+    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
     let mut links = vec![(format!("{prefix}_NAME"), format!("/pipeline/{alias}"))];
     if let Some(first) = ports.first() {
-        links.push((format!("{prefix}_PORT"), format!("tcp://{address}:{first}")));
+        links.push((format!("{prefix}_PORT"), format!("tcp://{host}:{first}")));
     }
     for port in ports {
         let name = format!("{prefix}_PORT_{port}_TCP");
         links.push((format!("{name}_ADDR"), address.to_owned()));
         links.push((format!("{name}_PORT"), port.to_string()));
         links.push((format!("{name}_PROTO"), "tcp".to_owned()));
-        links.push((name, format!("tcp://{address}:{port}")));
+        links.push((name, format!("tcp://{host}:{port}")));
     }
     for variable in service_env {
         if let Some((name, value)) = variable.split_once('=')
@@ -119,4 +143,23 @@ pub(crate) fn links(
         }
     }
     links
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_of_both_families() {
+        let links = |address| links("db-1", address, &[5432], &["A=1".to_owned(), "no".to_owned()]);
+        let find = |links: &[(String, String)], name: &str| {
+            links.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).unwrap()
+        };
+        let four = links("10.0.0.2");
+        assert_eq!(find(&four, "DB_1_PORT"), "tcp://10.0.0.2:5432");
+        assert_eq!(find(&four, "DB_1_ENV_A"), "1");
+        let six = links("fd00::2");
+        assert_eq!(find(&six, "DB_1_PORT_5432_TCP"), "tcp://[fd00::2]:5432");
+        assert_eq!(find(&six, "DB_1_PORT_5432_TCP_ADDR"), "fd00::2");
+    }
 }

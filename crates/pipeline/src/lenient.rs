@@ -73,12 +73,16 @@ struct NetworkSettings {
 struct Network {
     #[serde(rename = "IPAddress", default)]
     address: String,
+    /// Of a network that has no other.
+    #[serde(rename = "GlobalIPv6Address", default)]
+    address_v6: String,
 }
 
 impl Container {
     /// Its address on a network.
     pub(crate) fn address(&self, network: &str) -> Option<std::net::IpAddr> {
-        self.network_settings.networks.as_ref()?.get(network)?.address.parse().ok()
+        let network = self.network_settings.networks.as_ref()?.get(network)?;
+        network.address.parse().or_else(|_| network.address_v6.parse()).ok()
     }
 }
 
@@ -138,7 +142,7 @@ async fn ask<T: DeserializeOwned>(
 }
 
 /// Percent-encoding of everything but letters and digits.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let one = |byte: u8| {
         if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") }
     };
@@ -152,11 +156,13 @@ mod tests {
     #[test]
     fn reads_what_podman_says_of_one_that_just_ended() {
         let text = r#"{"State":{"Status":"stopped","Running":false,"Pid":0,"ExitCode":3},
-            "NetworkSettings":{"Networks":{"n":{"IPAddress":"10.89.0.2"},"m":{"IPAddress":""}}}}"#;
+            "NetworkSettings":{"Networks":{"n":{"IPAddress":"10.89.0.2"},"m":{"IPAddress":""},
+            "v6":{"IPAddress":"","GlobalIPv6Address":"fd00::2"}}}}"#;
         let container: Container = serde_json::from_str(text).unwrap();
         assert_eq!((container.state.running, container.state.exit_code), (false, 3));
         assert_eq!(container.address("n"), "10.89.0.2".parse().ok());
         assert_eq!(container.address("m"), None);
+        assert_eq!(container.address("v6"), "fd00::2".parse().ok());
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::config::settings::Probe;
 use crate::config::{BoxConfig, Ready};
 use crate::engine::{self, Engine};
 use crate::env::{self, Env};
+use crate::run::Leave;
 use crate::shell;
 
 /// How often a service that is not ready is tried again.
@@ -85,6 +86,7 @@ pub(crate) struct Place<'a> {
     pub(crate) labels: HashMap<String, String>,
     /// Services that were started before.
     pub(crate) earlier: &'a [Service],
+    pub(crate) leave: Leave,
 }
 
 /// Starts the container of a service.
@@ -102,19 +104,21 @@ pub(crate) async fn start(
     let mut full_env: Vec<String> = links.map(|(name, value)| format!("{name}={value}")).collect();
     full_env.extend(own_env.iter().cloned());
     let command = |text: &Option<String>| text.as_ref().map(|text| shell::split(&env.fill(text)));
+    let mut host = HostConfig {
+        network_mode: Some(place.network.to_owned()),
+        extra_hosts: Some(hosts(place.earlier)),
+        ..limits(config)
+    };
     let body = ContainerCreateBody {
         image: Some(image.to_owned()),
+        exposed_ports: place.leave.grant(&mut host),
         cmd: command(&config.cmd),
         entrypoint: command(&config.entrypoint),
         env: Some(full_env),
         labels: Some(place.labels),
         user: config.user.clone(),
-        host_config: Some(HostConfig {
-            network_mode: Some(place.network.to_owned()),
-            extra_hosts: Some(hosts(place.earlier)),
-            ..limits(config)
-        }),
         networking_config: names(config, place.network),
+        host_config: Some(host),
         ..ContainerCreateBody::default()
     };
     engine.create(&place.container, body).await?;

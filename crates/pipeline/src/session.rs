@@ -1,9 +1,9 @@
 //! One shell in a container, fed step by step: what a step exports, the next one sees.
 //!
-//! The box's main process is a small supervisor, whose streams are attached; no `exec` is needed. It starts a shell
-//! when told to and listens on a fifo in a directory that the container can only read. The shell writes `end STEP CODE`
+//! The box's main process is a small supervisor, whose input is attached; no `exec` is needed. It starts a shell when
+//! told to and listens on a fifo in a directory that the container can only read. The shell writes `end STEP CODE`
 //! there after each step, the supervisor itself writes `exit CODE` when the shell has gone, and repeats both, behind a
-//! secret nonce, on the two streams that the steps write to. So the order of output and end is kept, and a step can
+//! secret nonce, on the two pipes that the steps write to (see [`crate::pipes`]). So the order of output and end is kept, and a step can
 //! neither close the way its end is told by nor lose its real exit code, be it by `exit`, `set -e`, `exec` or `kill`.
 //!
 //! The supervisor reads the same input as the shell, whenever there is no shell; it does what stands behind the nonce
@@ -14,9 +14,9 @@
 //!
 //! It must not know what the steps are for.
 
+use std::path::Path;
 use std::time::Duration;
 
-use bollard::container::LogOutput;
 use futures_util::StreamExt;
 use sealift_model::{EventKind, Stream};
 use tokio::io::AsyncWriteExt;
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{self, Attached, Engine};
 use crate::lines::{LineReader, Mark, Piece};
+use crate::pipes::Pipes;
 use crate::shell;
 
 /// Where the control directory is mounted in the container, read-only: the steps' scripts and the fifo.
@@ -54,8 +55,8 @@ const ENVIRONMENT: usize = usize::MAX;
 /// Sweeping is done when nobody is left to kill; what has been killed counts until the first process has taken note,
 /// so it is tried more than once, though not for ever.
 const SUPERVISOR: &str = r#"
-exec 4>&2 2>/dev/null
 (
+exec >/sealift/out 4>/sealift/err 2>/dev/null
 IFS= read -r nonce || exit 125
 say() {
   until printf '%s %s\n' "$nonce" "$1"; do sleep 1; done
@@ -97,6 +98,8 @@ const DEFAULT_SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec 
 pub enum Error {
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    #[error("the pipes to the box cannot be opened")]
+    Pipes(#[source] std::io::Error),
     #[error("the shell does not take its commands")]
     Write(#[source] std::io::Error),
     #[error("the box has ended, or does not answer")]
@@ -144,9 +147,19 @@ pub(crate) struct Session {
     /// Whether the box's user may end every process in it.
     root: bool,
     nonce: String,
+    /// Its input; its output says nothing, but ends when the box does.
     shell: Attached,
+    pipes: Pipes,
     readers: [LineReader; 2],
     state: State,
+}
+
+/// What the box says next.
+enum Heard {
+    /// On one of the streams: something, now in `pieces`.
+    Pieces(usize),
+    /// Nothing more: the box has ended, or the engine has let go of it.
+    End,
 }
 
 /// The entrypoint and the command of a box. `shell` is the shell to use; if empty, bash where the box has it, else sh.
@@ -161,18 +174,21 @@ pub(crate) fn command(shell: &[String]) -> (Vec<String>, Vec<String>) {
 }
 
 impl Session {
-    /// Starts a container that was made with [`command`]. `root` says whether its user is root.
-    pub(crate) async fn open(engine: &Engine, container: &str, root: bool) -> Result<Session, Error> {
+    /// Starts a container that was made with [`command`]. `control` is what it has at [`CONTROL`]; `root` says whether
+    /// its user is root.
+    pub(crate) async fn open(
+        engine: &Engine,
+        container: &str,
+        control: &Path,
+        root: bool,
+    ) -> Result<Session, Error> {
+        let pipes = Pipes::open(control).map_err(Error::Pipes)?;
         let shell = engine.attach(container).await?;
         engine.start(container).await?;
-        Session::greet(engine, container, root, shell).await
-    }
-
-    async fn greet(engine: &Engine, container: &str, root: bool, shell: Attached) -> Result<Session, Error> {
         let nonce = nonce()?;
         let readers = [LineReader::new(&nonce), LineReader::new(&nonce)];
-        let (engine, container) = (engine.clone(), container.to_owned());
-        let mut session = Session { engine, container, root, nonce, shell, readers, state: State::Waiting };
+        let (engine, container, state) = (engine.clone(), container.to_owned(), State::Waiting);
+        let mut session = Session { engine, container, root, nonce, shell, pipes, readers, state };
         session.write(&format!("{}\n", session.nonce)).await?;
         Ok(session)
     }
@@ -241,9 +257,37 @@ impl Session {
         self.engine.restart(&self.container).await?;
         // Only now: one that is attached to a container on its way out may be left with nothing. Nor can a word be
         // lost, for the supervisor says none before it has read one.
-        let shell = self.engine.attach(&self.container).await?;
-        *self = Session::greet(&self.engine, &self.container, self.root, shell).await?;
-        Ok(())
+        self.shell = self.engine.attach(&self.container).await?;
+        // What the one before has left in the pipes is told apart by its nonce.
+        self.nonce = nonce()?;
+        self.readers = [LineReader::new(&self.nonce), LineReader::new(&self.nonce)];
+        self.state = State::Waiting;
+        self.write(&format!("{}\n", self.nonce)).await
+    }
+
+    /// Waits for what the box says. Breaking off loses nothing.
+    async fn hear(&mut self, pieces: &mut Vec<Piece>) -> Heard {
+        loop {
+            let (index, bytes) = tokio::select! {
+                biased;
+                read = self.pipes.read() => match read {
+                    Ok(read) => read,
+                    Err(error) => {
+                        tracing::debug!(%error, "the box's output cannot be read");
+                        return Heard::End;
+                    }
+                },
+                next = self.shell.output.next() => match next {
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => match self.pipes.read_now() {
+                        Ok(Some(read)) => read,
+                        Ok(None) | Err(_) => return Heard::End,
+                    },
+                },
+            };
+            self.readers[index].push(bytes, pieces);
+            return Heard::Pieces(index);
+        }
     }
 
     async fn ready(&mut self, limit: Duration) -> Result<(), Error> {
@@ -279,13 +323,7 @@ impl Session {
             let mut pieces = Vec::new();
             let mut collected = String::new();
             while seen != [true; 2] {
-                let (index, bytes) = match self.shell.output.next().await {
-                    Some(Ok(LogOutput::StdOut { message })) => (0, message),
-                    Some(Ok(LogOutput::StdErr { message })) => (1, message),
-                    Some(Ok(_)) => continue,
-                    Some(Err(_)) | None => return Err(Error::Gone),
-                };
-                self.readers[index].push(&bytes, &mut pieces);
+                let Heard::Pieces(index) = self.hear(&mut pieces).await else { return Err(Error::Gone) };
                 for piece in pieces.drain(..) {
                     match piece {
                         Piece::Mark(mark) => seen[index] |= wanted(mark),
@@ -352,7 +390,7 @@ impl Session {
                     self.flush(step, events).await;
                     return Ok((StepEnd::Cancelled, State::Lost));
                 }
-                next = self.shell.output.next() => next,
+                next = self.hear(&mut pieces) => next,
                 () = sleep_until(hard.min(silent)) => {
                     self.flush(step, events).await;
                     return Ok((StepEnd::TimedOut { silent: silent < hard }, State::Lost));
@@ -363,34 +401,23 @@ impl Session {
                         continue;
                     }
                     // Gone without a word. What was written may still be on its way.
-                    timeout(LOOK, self.shell.output.next()).await.unwrap_or_default()
+                    timeout(LOOK, self.hear(&mut pieces)).await.unwrap_or(Heard::End)
                 }
             };
-            let (stream, bytes) = match next {
-                Some(Ok(LogOutput::StdOut { message } | LogOutput::Console { message })) => {
-                    (Stream::Stdout, message)
-                }
-                Some(Ok(LogOutput::StdErr { message })) => (Stream::Stderr, message),
-                Some(Ok(LogOutput::StdIn { .. })) => continue,
-                Some(Err(error)) => {
-                    tracing::debug!(%error, "the shell's output broke off");
-                    return self.lost(written, step, events).await;
-                }
-                None => return self.lost(written, step, events).await,
-            };
-            let index = usize::from(stream == Stream::Stderr);
-            self.readers[index].push(&bytes, &mut pieces);
+            let Heard::Pieces(index) = next else { return self.lost(written, step, events).await };
+            let stream = [Stream::Stdout, Stream::Stderr][index];
+            let mut told = Vec::with_capacity(pieces.len());
             for piece in pieces.drain(..) {
                 match piece {
                     Piece::Text { text, partial } => {
-                        let output = EventKind::Output { step, stream, text, partial };
-                        // A reader that does not read must not keep a cancelled step alive.
-                        tokio::select! { _ = events.send(output) => {}, () = cancel.cancelled() => {} }
+                        told.push(EventKind::Output { step, stream, text, partial });
                     }
                     Piece::Mark(mark) if concerns(mark, step) => marks[index] = Some(mark),
                     Piece::Mark(_) => {}
                 }
             }
+            // A reader that does not read must not keep a cancelled step alive.
+            tokio::select! { () = tell(events, told) => {}, () = cancel.cancelled() => {} }
             heard = Instant::now();
         }
     }
@@ -444,6 +471,17 @@ impl Session {
             Ok(result) => result.map_err(Error::Write),
             Err(_) => Err(Error::Write(std::io::ErrorKind::TimedOut.into())),
         }
+    }
+}
+
+/// Hands events over, many at once where there is room.
+async fn tell(events: &Events, told: Vec<EventKind>) {
+    let mut told = told.into_iter();
+    while told.len() > 0 {
+        let room = told.len().min(events.max_capacity());
+        // Nobody listening is no reason to stop.
+        let Ok(permits) = events.reserve_many(room).await else { return };
+        permits.zip(&mut told).for_each(|(permit, event)| permit.send(event));
     }
 }
 

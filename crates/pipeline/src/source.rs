@@ -12,7 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, openat2, utimensat};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, openat2, unlinkat, utimensat,
+};
 
 /// The longest message a step may leave.
 const MESSAGE: u64 = 4096;
@@ -46,7 +48,7 @@ impl Ignore {
         Ignore { patterns }
     }
 
-    fn matches(&self, relative: &Path, directory: bool) -> bool {
+    pub(crate) fn matches(&self, relative: &Path, directory: bool) -> bool {
         let name = relative.file_name().map_or(&[][..], OsStr::as_bytes);
         self.patterns.iter().any(|pattern| {
             let text = if pattern.anchored { relative.as_os_str().as_bytes() } else { name };
@@ -136,6 +138,32 @@ pub(crate) fn copy(from: &Path, to: &Path, without: &[PathBuf], ignore: &Ignore)
     Ok(())
 }
 
+/// Moves what is in the tree `from` into the tree `to`, replacing what is in the way; directories are merged.
+pub(crate) fn move_over(from: &Path, to: &Path) -> io::Result<()> {
+    let mut open = vec![PathBuf::new()];
+    while let Some(relative) = open.pop() {
+        for entry in fs::read_dir(from.join(&relative))? {
+            let entry = entry?;
+            let relative = relative.join(entry.file_name());
+            let target = to.join(&relative);
+            let known = fs::symlink_metadata(&target).ok();
+            let (directory, onto) =
+                (entry.file_type()?.is_dir(), known.as_ref().is_some_and(fs::Metadata::is_dir));
+            match (directory, onto) {
+                (true, true) => {
+                    open.push(relative);
+                    continue;
+                }
+                (false, true) => fs::remove_dir_all(&target)?,
+                (true, false) if known.is_some() => fs::remove_file(&target)?,
+                _ => {}
+            }
+            fs::rename(entry.path(), &target)?;
+        }
+    }
+    remove(from)
+}
+
 /// Gives one path the time of another.
 pub(crate) fn keep_times(from: &Path, to: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
@@ -146,25 +174,69 @@ pub(crate) fn keep_times(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The start of a small file below `root`, which a container could write to: nothing outside of `root` is read,
-/// whatever links it has laid. None where there is no such file.
+/// whatever links it has laid. None where there is no such file, or nothing in it.
 pub(crate) fn read_message(root: &Path, relative: &Path) -> Option<String> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let text = read_text(root, relative, MESSAGE)?.trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// The first `limit` bytes of a file below `root`, reached through no link at all.
+pub(crate) fn read_text(root: &Path, relative: &Path, limit: u64) -> Option<String> {
+    let file = open_beneath(root, relative, OFlags::NOFOLLOW, ResolveFlags::NO_SYMLINKS)?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether there is a file at `relative` below `root`, which links may lead to as long as they stay below `root`.
+pub(crate) fn is_file(root: &Path, relative: &Path) -> bool {
+    open_beneath(root, relative, OFlags::empty(), ResolveFlags::empty()).is_some()
+}
+
+fn open_beneath(root: &Path, relative: &Path, flags: OFlags, resolve: ResolveFlags) -> Option<fs::File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | flags;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | resolve;
     let directory = fs::File::open(root).ok()?;
     let file = fs::File::from(openat2(&directory, relative, flags, Mode::empty(), resolve).ok()?);
-    if !file.metadata().ok()?.is_file() {
-        return None;
+    file.metadata().ok()?.is_file().then_some(file)
+}
+
+/// A new file in the directory `parent` below `root`, which a container could write to: nothing outside of `root` is
+/// touched, whatever links it has laid. What went by that name is removed.
+pub(crate) fn create_beneath(root: &Path, parent: &Path, name: &str) -> io::Result<fs::File> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let root = fs::File::open(root)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat2(&root, parent, flags, Mode::empty(), resolve)?;
+    match unlinkat(&directory, name, AtFlags::empty()) {
+        Err(error) if error != rustix::io::Errno::NOENT => return Err(error.into()),
+        _ => {}
     }
-    let mut bytes = Vec::new();
-    file.take(MESSAGE).read_to_end(&mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes).trim().to_owned();
-    (!text.is_empty()).then_some(text)
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    Ok(openat2(&directory, name, flags, Mode::from_raw_mode(0o644), resolve)?.into())
 }
 
 /// Whether `dir` is a real directory with anything in it.
 pub(crate) fn has_entries(dir: &Path) -> bool {
     let real = fs::symlink_metadata(dir).is_ok_and(|metadata| metadata.is_dir());
     real && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// Whether a real directory has anything but directories in it, at any depth.
+pub(crate) fn has_files(dir: &Path) -> bool {
+    if !has_entries(dir) {
+        return false;
+    }
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                _ => return true,
+            }
+        }
+    }
+    false
 }
 
 /// Removes a tree; none there is fine.
@@ -226,5 +298,14 @@ mod tests {
         assert_eq!(read_message(&root, Path::new("up/secret")), None);
         assert_eq!(read_message(&root, Path::new("none")), None);
         assert_eq!(read_message(&root, Path::new("good")).as_deref(), Some("text"));
+
+        symlink("..", root.join("output")).unwrap();
+        create_beneath(&root, Path::new("output"), "secret").unwrap_err();
+        fs::remove_file(root.join("output")).unwrap();
+        fs::create_dir(root.join("output")).unwrap();
+        symlink("../../secret", root.join("output/new")).unwrap();
+        io::Write::write_all(&mut create_beneath(&root, Path::new("output"), "new").unwrap(), b"n").unwrap();
+        assert_eq!(fs::read_to_string(root.join("output/new")).unwrap(), "n");
+        assert_eq!(fs::read_to_string(dir.path().join("secret")).unwrap(), "s");
     }
 }

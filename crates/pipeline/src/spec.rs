@@ -2,12 +2,24 @@
 //!
 //! It must not know how runs are carried out.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sealift_model::StepResult;
+use tokio::sync::Notify;
+
+use crate::cache::CacheSpec;
+use crate::checkpoint::Checkpoint;
+use crate::engine::Interactive;
 
 use crate::config::Settings;
+
+use crate::steps::StepSources;
 
 /// Where the source tree is.
 #[derive(Debug, Clone)]
@@ -70,6 +82,15 @@ impl Default for Tuning {
     }
 }
 
+impl Source {
+    /// The directory that is named.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        let (Source::Own(dir) | Source::Copy(dir) | Source::Whole(dir) | Source::Direct(dir)) = self;
+        dir
+    }
+}
+
 impl Default for Source {
     fn default() -> Source {
         Source::Own(PathBuf::new())
@@ -109,7 +130,43 @@ pub struct RunSpec {
     pub settings: Option<Settings>,
     /// 24 hex digits.
     pub run_id: String,
+    /// Where steps come from that are neither the project's nor Sealift's own.
+    pub steps: StepSources,
     pub tuning: Tuning,
+    /// Where the cache comes from and goes to; none: it is empty, and lost afterwards.
+    pub cache: Option<CacheSpec>,
+    /// Files of credentials for registries, as Docker and Podman write them, in the order they count. See
+    /// [`crate::auth_file_places`].
+    pub auth_files: Vec<PathBuf>,
+    /// `internal/docker-push` names images and does not push them.
+    pub docker_local: bool,
+    /// Whether `docker: true` gives the box this machine's engine, and with it the whole machine.
+    pub allow_docker: bool,
+    /// Whether `volumes` of boxes and services may name directories of this machine.
+    pub enable_volumes: bool,
+    /// Whether `ports` are published on this machine.
+    pub expose_ports: bool,
+    /// A network of the engine's that is there already, instead of one of the run's own.
+    pub docker_network: Option<String>,
+    /// The memory of the whole run in bytes. With services, the box gets three quarters and they share the rest.
+    pub memory: Option<u64>,
+    /// Where `checkpoint:` keeps the state after a step; without it, it is not kept.
+    pub checkpoint_dir: Option<PathBuf>,
+    /// Starts behind the step of this checkpoint.
+    pub resume: Option<Checkpoint>,
+    /// The terminal of whoever started the run, for `internal/shell`.
+    pub terminal: Option<Arc<dyn Terminal>>,
+    /// Ends an `internal/watch`, and the run goes on.
+    pub interrupt: Option<Arc<Notify>>,
+}
+
+/// A person's terminal.
+pub trait Terminal: Send + Sync + fmt::Debug {
+    /// Columns and rows.
+    fn size(&self) -> (u16, u16);
+
+    /// Connects it with a command in a container until that ends; dropping the future lets go of it.
+    fn attach(&self, command: Interactive) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + '_>>;
 }
 
 /// How a run ended.
@@ -129,4 +186,8 @@ pub struct Outcome {
     /// What it published; else the output directory if the steps put anything there, else the source. None if it was
     /// skipped, or failed other than softly.
     pub output: Option<PathBuf>,
+    /// What steps reported, whether the run passed or not: `STEP/artifacts/..`, `STEP/numbers.ini` and
+    /// `STEP/message.txt`. None if no step left anything. It lies in the run's working directory and is as little to be
+    /// trusted as the steps are: it may hold links.
+    pub reports: Option<PathBuf>,
 }

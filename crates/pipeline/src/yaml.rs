@@ -15,6 +15,11 @@ const MAX_DEPTH: usize = 64;
 /// More nodes than any file a person writes, after aliases are expanded.
 const MAX_NODES: usize = 100_000;
 
+/// How many lines within brackets may stand too far left.
+const MAX_MENDED: usize = 256;
+/// Further right than any block that holds brackets.
+const MENDED_INDENT: usize = 4 * MAX_DEPTH;
+
 /// Why a text is no usable YAML.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -108,6 +113,20 @@ impl Node {
         }
     }
 
+    fn move_places(&mut self, change: &dyn Fn(&mut Place)) {
+        change(&mut self.at);
+        match &mut self.value {
+            Value::Scalar { .. } => {}
+            Value::Sequence(items) => items.iter_mut().for_each(|item| item.move_places(change)),
+            Value::Mapping(pairs) => {
+                for (key, value) in pairs {
+                    key.move_places(change);
+                    value.move_places(change);
+                }
+            }
+        }
+    }
+
     /// The text of a scalar, as written.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
@@ -167,6 +186,49 @@ fn is_float(text: &str) -> bool {
 /// # Errors
 /// What is wrong and where, for the first thing that is.
 pub fn parse(text: &str) -> Result<Option<Node>, Error> {
+    let mut result = parse_strictly(text);
+    // Within brackets indentation counts to the scanner, but never did to the reference. Only the lines that the scanner
+    // stumbles over are moved, so nothing else can change.
+    let mut mended = None;
+    let mut lines = Vec::new();
+    for _ in 0..MAX_MENDED {
+        let Err(Error::Syntax { at, message }) = &result else { break };
+        // The scanner's words for that, and for nothing outside of brackets.
+        if message != "invalid indentation" {
+            break;
+        }
+        let Some(next) = indent(mended.as_deref().unwrap_or(text), at.line) else { break };
+        lines.push(at.line);
+        result = parse_strictly(&next);
+        mended = Some(next);
+    }
+    let back = |at: &mut Place| {
+        if lines.contains(&at.line) {
+            at.column = at.column.saturating_sub(MENDED_INDENT).max(1);
+        }
+    };
+    match &mut result {
+        Ok(Some(node)) if !lines.is_empty() => node.move_places(&back),
+        Ok(_) => {}
+        Err(
+            Error::Syntax { at, .. }
+            | Error::TooDeep { at }
+            | Error::TooLarge { at }
+            | Error::UnknownAlias { at },
+        ) => back(at),
+    }
+    result
+}
+
+/// The text with one line further right; none where it was moved before.
+fn indent(text: &str, line: usize) -> Option<String> {
+    let start: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+    let (before, after) = (text.get(..start)?, text.get(start..)?);
+    let moved = after.len() - after.trim_start_matches(' ').len() >= MENDED_INDENT;
+    (!moved).then(|| format!("{before}{}{after}", " ".repeat(MENDED_INDENT)))
+}
+
+fn parse_strictly(text: &str) -> Result<Option<Node>, Error> {
     // A last line of blanks alone is no part of a block.
     let open_end = text.lines().last().filter(|last| !text.ends_with('\n') && !last.trim().is_empty());
     let open_end = open_end.map(|_| text.lines().count());
@@ -400,6 +462,19 @@ mod tests {
         }
         assert!(matches!(parse(&laughs), Err(Error::TooLarge { .. })));
         assert!(matches!(parse(&"[".repeat(10_000)), Err(Error::TooDeep { .. } | Error::Syntax { .. })));
+    }
+
+    #[test]
+    fn within_brackets_lines_may_stand_at_the_left() {
+        let node = tree("build:\n    steps: [\n  a,\n    ]\n    env: {\n      x: y\n}\nend: |\n  ]\n");
+        let pairs = node.mapping().unwrap();
+        let build = pairs[0].1.mapping().unwrap();
+        assert_eq!((build[0].1.sequence().unwrap().len(), build[1].1.mapping().unwrap().len()), (1, 1));
+        assert_eq!(build[0].1.sequence().unwrap()[0].at, Place { line: 3, column: 3, length: 1 });
+        assert_eq!(pairs[1].1.text(), Some("]\n"));
+        for text in ["a: b\n]\n", "]\n", "a:\n  - b\n}\n"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -73,6 +73,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  sealift check\n  sealift check --strict wercker.yml\n  sealift check --schema > wercker.schema.json"
     )]
     Check(CheckArgs),
+    /// Make a wercker.yml from a file of GitLab, GitHub, Woodpecker or compose
+    #[command(
+        after_help = "Examples:\n  sealift import .gitlab-ci.yml -o wercker.yml\n  sealift import .github/workflows/ci.yml\n  sealift import --from compose services.yml"
+    )]
+    Import(ImportArgs),
     /// Start Sealift on this machine: server and agent in one process
     #[command(
         after_help = "Examples:\n  sealift dev\n  sealift dev --state-dir /srv/sealift --listen 127.0.0.1:5000\n  sealift dev --down"
@@ -151,6 +156,27 @@ pub(crate) struct CheckArgs {
     /// Print the JSON schema of wercker.yml, for editors, and read nothing
     #[arg(long)]
     pub(crate) schema: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The other tool's file
+    pub(crate) file: PathBuf,
+    /// The tool it is for [default: told by its name and content]
+    #[arg(long, value_enum, value_name = "TOOL")]
+    pub(crate) from: Option<Tool>,
+    /// Where the wercker.yml is written, if there is no file yet [default: standard output]
+    #[arg(long, short = 'o', value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// A tool whose files can be imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tool {
+    Gitlab,
+    Github,
+    Woodpecker,
+    Compose,
 }
 
 #[derive(Debug, Args)]

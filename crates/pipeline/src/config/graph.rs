@@ -44,11 +44,22 @@ pub struct GraphNode {
     pub variables: Cell,
     /// Names of nodes that must have passed before.
     pub needs: Vec<String>,
-    /// Names of nodes whose output is the source; empty: that of all `needs`.
-    pub artifacts_from: Vec<String>,
+    pub input: Input,
     pub env_file: Option<String>,
     /// Of the place and, where that says nothing, of the pipeline. The matrix is left out: it is used up.
     pub settings: Settings,
+}
+
+/// What a node finds as its source. Names are those of nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Input {
+    /// The commit's source.
+    #[default]
+    Commit,
+    /// The output of these, as in wercker: of one as it is, of several each in a directory of its name.
+    Instead(Vec<String>),
+    /// The commit's source, and the outputs of these laid over it, in this order.
+    Over(Vec<String>),
 }
 
 impl Workflow {
@@ -86,12 +97,13 @@ impl Workflow {
                 return Err(Error::TooLarge { workflow: self.name.clone() });
             }
             let needs = nodes_of(&done, place.requires.iter().chain(&place.artifact_pipeline));
-            let from = settings.artifacts.as_ref().map(|artifacts| artifacts.from.as_slice());
-            let artifacts_from = match &place.artifact_pipeline {
-                Some(one) => nodes_of(&done, [one]),
-                None => {
-                    nodes_of(&done, from.unwrap_or_default().iter().flat_map(|name| self.places_of(name)))
-                }
+            let from = settings.artifacts.iter().flat_map(|artifacts| &artifacts.from);
+            let over = nodes_of(&done, from.flat_map(|name| self.places_of(name)));
+            let input = match &place.artifact_pipeline {
+                Some(one) => Input::Instead(nodes_of(&done, [one])),
+                None if config.version.is_none() && !needs.is_empty() => Input::Instead(needs.clone()),
+                None if over.is_empty() => Input::Commit,
+                None => Input::Over(over),
             };
             let mut names = Vec::new();
             for variables in cells {
@@ -106,7 +118,7 @@ impl Workflow {
                     pipeline: place.pipeline.clone(),
                     variables,
                     needs: needs.clone(),
-                    artifacts_from: artifacts_from.clone(),
+                    input: input.clone(),
                     env_file: place.env_file.clone(),
                     settings: settings.clone(),
                 });
@@ -169,9 +181,21 @@ mod tests {
                 ("deploy", "test (RUBY=3.2); test (RUBY=3.3); build".into()),
             ]
         );
-        assert_eq!(graph.nodes[3].artifacts_from, ["build"]);
+        assert_eq!(graph.nodes[3].input, Input::Over(vec!["build".into()]));
+        assert_eq!(graph.nodes[1].input, Input::Commit);
         assert_eq!(graph.nodes[1].variables, [("RUBY".to_owned(), "3.2".to_owned())]);
         assert_eq!(graph.nodes[1].settings.timeout.unwrap().as_secs(), 60);
+    }
+
+    #[test]
+    fn in_wercker_s_form_the_output_of_what_is_required_is_the_source() {
+        let graph = graph(
+            "box: a\nb:\n  steps: [a]\nworkflows:\n  - name: ci\n    pipelines:\n      - {name: x, pipelineName: b}\n      - {name: v, pipelineName: b, requires: [x]}\n      - {name: z, pipelineName: b, requires: [x, v]}\n      - {name: o, pipelineName: b, requires: [x, v], artifactPipeline: x}\n",
+        )
+        .unwrap();
+        let inputs: Vec<_> = graph.nodes.into_iter().map(|node| node.input).collect();
+        let instead = |names: &[&str]| Input::Instead(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(inputs, [Input::Commit, instead(&["x"]), instead(&["x", "v"]), instead(&["x"])]);
     }
 
     #[test]

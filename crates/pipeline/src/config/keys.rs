@@ -121,7 +121,7 @@ macro_rules! settings {
             native("soft-fail", SOFT_FAIL, "[3, 4]", "A failure, or only one with these exit codes, does not fail what is above."),
             native("secrets", Kind::List(&Kind::Any(&[Kind::Text, Kind::Of("secret")])), "[TOKEN, {from: DEPLOY_KEY, as: KEY}]", "Secrets that it is given, as variables."),
             native("cache", Kind::Of("cache"), "{key: 'gems-{{ checksum Gemfile.lock }}', paths: [vendor]}", "Paths that are kept from run to run."),
-            native("artifacts", Kind::Of("artifacts"), "{from: [build]}", "Outputs of other pipelines that it is given."),
+            native("artifacts", Kind::Of("artifacts"), "{from: [build]}", "Outputs of other pipelines that are laid over its source."),
             native("publish", TEXTS, "[dist, report.xml]", "Paths of the source that become the output."),
             native("approval", Kind::Any(&[Kind::Bool, Kind::Text]), "Deploy to production?", "A person has to agree before it starts."),
             native("concurrency", Kind::Any(&[Kind::Text, Kind::Of("concurrency")]), "deploy", "Of one group only one runs at a time."),
@@ -145,7 +145,12 @@ pub const BOX: &[Key] = &[
     key("name", Kind::Text, "db", "A service's name in the network."),
     key("cmd", Kind::Text, "sh -c 'sleep 60'", "The command, instead of the image's."),
     key("entrypoint", Kind::Text, "/entry.sh", "The entry point, instead of the image's."),
-    key("env", Kind::Map(&Kind::Text), "{POSTGRES_PASSWORD: x}", "Variables; names become upper case."),
+    key(
+        "env",
+        Kind::Map(&Kind::Text),
+        "{POSTGRES_PASSWORD: x}",
+        "Variables; without `sealift: 1` their names become upper case.",
+    ),
     key(
         "ports",
         Kind::List(&Kind::Text),
@@ -288,7 +293,7 @@ pub const ARTIFACTS: &[Key] = &[native(
     "from",
     TEXTS,
     "[build, lint]",
-    "Pipelines that must have passed before, and whose output it is given.",
+    "Pipelines that must have passed before; their outputs are laid over the source, in this order.",
 )];
 
 pub const CONCURRENCY: &[Key] = &[

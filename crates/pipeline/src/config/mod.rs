@@ -24,8 +24,9 @@ use std::time::Duration;
 
 use sealift_model::diagnostic::{Diagnostic, Severity};
 
-pub use graph::{Error as GraphError, Graph, GraphNode};
+pub use graph::{Error as GraphError, Graph, GraphNode, Input};
 pub use image::interpolate;
+pub(crate) use read::broken;
 pub use read::parse;
 pub use schema::schema;
 pub use settings::{Ready, Settings, StepSettings};
@@ -142,7 +143,7 @@ pub struct BoxConfig {
     pub name: Option<String>,
     pub cmd: Option<String>,
     pub entrypoint: Option<String>,
-    /// Keys in upper case.
+    /// Names in upper case, but as written in Sealift's own form.
     pub env: Vec<(String, String)>,
     /// `[ip:][host:]container[/proto]`
     pub ports: Vec<String>,

@@ -18,6 +18,38 @@ pub(super) const NEEDS_VERSION: &str =
 /// # Errors
 /// All findings, when at least one means that the file as a whole cannot be used.
 pub fn parse(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
+    match read(text) {
+        Ok((mut config, mut found)) => {
+            let workflows = config.workflows.iter_mut().filter_map(|workflow| workflow.problem.as_mut());
+            let pipelines = config.pipelines.iter_mut().filter_map(|pipeline| pipeline.problem.as_mut());
+            let dropped = config.dropped.iter_mut().map(|(_, why)| why);
+            keep_inside(text, found.iter_mut().chain(workflows).chain(pipelines).chain(dropped));
+            Ok((config, found))
+        }
+        Err(mut found) => {
+            keep_inside(text, found.iter_mut());
+            Err(found)
+        }
+    }
+}
+
+/// What is missing is found behind the last line, where there is nothing to show.
+fn keep_inside<'a>(text: &str, found: impl Iterator<Item = &'a mut Diagnostic>) {
+    let lines: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
+    for diagnostic in found {
+        if diagnostic.line > lines.len() {
+            diagnostic.line = lines.len().max(1);
+            diagnostic.column = usize::MAX;
+        }
+        let index = diagnostic.line.saturating_sub(1);
+        diagnostic.line = index + 1;
+        let width = lines.get(index).copied().unwrap_or(0).max(1);
+        diagnostic.column = diagnostic.column.clamp(1, width);
+        diagnostic.length = diagnostic.length.clamp(1, width + 1 - diagnostic.column);
+    }
+}
+
+fn read(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     let root = match yaml::parse(text) {
         Ok(Some(root)) => root,
         Ok(None) => {
@@ -32,12 +64,17 @@ pub fn parse(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
     let config = reader.config(&root);
     if let Some(at) = yaml::second_document(text) {
         let help = "write one file, or leave the second part out".to_owned();
-        reader.warn(at, "all from here on is ignored: only the first document counts".to_owned(), Some(help));
+        reader.drops(
+            at,
+            "all from here on is ignored: only the first document counts".to_owned(),
+            Some(help),
+        );
     }
     if reader.refused { Err(reader.found) } else { Ok((config, reader.found)) }
 }
 
-fn broken(text: &str, error: &yaml::Error) -> Diagnostic {
+/// What is wrong with a text that is no YAML.
+pub(crate) fn broken(text: &str, error: &yaml::Error) -> Diagnostic {
     let mut at = error.place();
     let message = match error {
         yaml::Error::Syntax { message, .. } => format!("this is not YAML: {message}"),
@@ -93,6 +130,15 @@ impl Reader {
         self.found.push(diagnostic(Severity::Warning, at, message, help));
     }
 
+    /// Something that the reference left out in silence: a warning, but an error in Sealift's own form.
+    pub(super) fn drops(&mut self, at: Place, message: String, help: Option<String>) {
+        if self.native {
+            self.refuse(at, message.replace(" is ignored", ""), help);
+        } else {
+            self.warn(at, message, help);
+        }
+    }
+
     pub(super) fn refuse(&mut self, at: Place, message: String, help: Option<String>) {
         self.refused = true;
         self.found.push(diagnostic(Severity::Error, at, message, help));
@@ -103,13 +149,13 @@ impl Reader {
         let mut pairs: Vec<(String, &Node, &Node)> = Vec::new();
         for (key, value) in node.mapping().unwrap_or_default() {
             let Some(name) = (if self.native { written(key) } else { scalar(key) }) else {
-                self.warn(key.at, "a key that is no text is ignored".to_owned(), None);
+                self.drops(key.at, "a key that is no text is ignored".to_owned(), None);
                 continue;
             };
             if let Some(known) = pairs.iter_mut().find(|(known, ..)| *known == name) {
                 let text =
                     format!("`{name}` was given before, in line {}: the last one counts", known.1.at.line);
-                self.found.push(diagnostic(Severity::Warning, key.at, text, None));
+                self.drops(key.at, text, None);
                 *known = (name, key, value);
             } else {
                 pairs.push((name, key, value));
@@ -122,12 +168,11 @@ impl Reader {
         let mut config = Config::default();
         if root.mapping().is_none() {
             let help = "a wercker.yml is a map of a box and pipelines".to_owned();
-            self.warn(root.at, "nothing in this file is used: it is no map".to_owned(), Some(help));
+            self.drops(root.at, "nothing in this file is used: it is no map".to_owned(), Some(help));
             return config;
         }
-        let pairs = self.pairs(root);
-        self.version(&mut config, &pairs);
-        for (name, key, value) in pairs {
+        self.version(&mut config, root);
+        for (name, key, value) in self.pairs(root) {
             match name.as_str() {
                 "sealift" if scalar(value).is_some() => {}
                 "box" => config.default_box = self.read_box(value, "box"),
@@ -153,8 +198,10 @@ impl Reader {
     }
 
     /// The reference ignored a scalar of this name; a map was and is a pipeline.
-    fn version(&mut self, config: &mut Config, pairs: &[(String, &Node, &Node)]) {
-        let Some((_, _, value)) = pairs.iter().find(|(name, ..)| name == "sealift") else { return };
+    fn version(&mut self, config: &mut Config, root: &Node) {
+        // The last one counts, as with all keys.
+        let mut pairs = root.mapping().unwrap_or_default().iter().rev();
+        let Some((_, value)) = pairs.find(|(key, _)| key.text() == Some("sealift")) else { return };
         let Some(written) = scalar(value) else { return };
         match VERSIONS.into_iter().find(|version| version.to_string() == written) {
             Some(version) => {
@@ -197,10 +244,7 @@ impl Reader {
         } else if value.mapping().is_some() {
             match self.pipeline(&name, key, value) {
                 Ok(pipeline) => config.pipelines.push(pipeline),
-                Err(reason) => {
-                    self.found.push(reason.clone());
-                    config.dropped.push((name, reason));
-                }
+                Err(reason) => self.drops_pipeline(config, name, reason),
             }
         } else if value.sequence().is_some()
             && value.sequence().is_some_and(|items| items.iter().any(is_step))
@@ -208,12 +252,20 @@ impl Reader {
             let help = format!("write `steps:` between `{name}:` and the list");
             let message = format!("pipeline {name} is dropped: a pipeline is a map, this is a list");
             let reason = diagnostic(Severity::Warning, key.at, message, Some(help));
-            self.found.push(reason.clone());
-            config.dropped.push((name, reason));
+            self.drops_pipeline(config, name, reason);
         } else {
             let help = suggestion(&name, &keys::names(TOP, self.native));
-            self.warn(key.at, format!("unknown key `{name}` is ignored"), help);
+            self.drops(key.at, format!("unknown key `{name}` is ignored"), help);
         }
+    }
+
+    fn drops_pipeline(&mut self, config: &mut Config, name: String, mut reason: Diagnostic) {
+        if self.native {
+            reason.severity = Severity::Error;
+            self.refused = true;
+        }
+        self.found.push(reason.clone());
+        config.dropped.push((name, reason));
     }
 
     fn pipeline(&mut self, name: &str, key: &Node, node: &Node) -> Result<Pipeline, Diagnostic> {
@@ -309,7 +361,7 @@ impl Reader {
         }
         let Some(items) = node.sequence() else {
             let help = "write it as a list: `- redis`".to_owned();
-            self.warn(node.at, "services are ignored: they are a list".to_owned(), Some(help));
+            self.drops(node.at, "services are ignored: they are a list".to_owned(), Some(help));
             return None;
         };
         Some(items.iter().filter_map(|item| self.read_box(item, "service")).collect())
@@ -325,7 +377,7 @@ impl Reader {
             return Some(config);
         }
         if node.sequence().is_some() {
-            self.warn(node.at, format!("the {what} has no image: a list is ignored"), None);
+            self.drops(node.at, format!("the {what} has no image: a list is ignored"), None);
             return Some(config);
         }
         for (name, key, value) in self.pairs(node) {
@@ -343,16 +395,16 @@ impl Reader {
                 }
                 native if !self.native && keys::is_native(BOX, native) => {
                     let help = Some(NEEDS_VERSION.to_owned());
-                    self.warn(key.at, format!("unknown key `{name}` of the {what} is ignored"), help);
+                    self.drops(key.at, format!("unknown key `{name}` of the {what} is ignored"), help);
                 }
                 _ => {
                     let help = suggestion(&name, &keys::names(BOX, self.native));
-                    self.warn(key.at, format!("unknown key `{name}` of the {what} is ignored"), help);
+                    self.drops(key.at, format!("unknown key `{name}` of the {what} is ignored"), help);
                 }
             }
         }
         if config.id.is_empty() {
-            self.warn(node.at, format!("the {what} has no image"), Some("name it with `id:`".to_owned()));
+            self.drops(node.at, format!("the {what} has no image"), Some("name it with `id:`".to_owned()));
         }
         Some(config)
     }
@@ -385,11 +437,12 @@ impl Reader {
     fn env(&mut self, node: &Node) -> Vec<(String, String)> {
         if node.mapping().is_none() && !node.is_null() {
             let help = "write it as a map: `NAME: value`".to_owned();
-            self.warn(node.at, "`env` is ignored: it is a map".to_owned(), Some(help));
+            self.drops(node.at, "`env` is ignored: it is a map".to_owned(), Some(help));
         }
         let mut env = Vec::new();
         for (name, _, value) in self.pairs(node) {
-            env.extend(self.text(&name, value).map(|value| (name.to_uppercase(), value)));
+            let name = if self.native { name } else { name.to_uppercase() };
+            env.extend(self.text(&name, value).map(|value| (name, value)));
         }
         env
     }
@@ -400,7 +453,7 @@ impl Reader {
             None => {
                 if !node.is_null() {
                     let help = "write it as a list: `- \"80\"`".to_owned();
-                    self.warn(node.at, "`ports` is ignored: it is a list".to_owned(), Some(help));
+                    self.drops(node.at, "`ports` is ignored: it is a list".to_owned(), Some(help));
                 }
                 Vec::new()
             }
@@ -410,7 +463,7 @@ impl Reader {
     pub(super) fn text(&mut self, name: &str, node: &Node) -> Option<String> {
         let text = scalar(node);
         if text.is_none() && !node.is_null() {
-            self.warn(node.at, format!("`{name}` is ignored: it is text, not a list or a map"), None);
+            self.drops(node.at, format!("`{name}` is ignored: it is text, not a list or a map"), None);
         }
         text
     }
@@ -425,11 +478,11 @@ impl Reader {
         match minutes {
             Some(whole) if !matches!(node.meaning(), Some(Meaning::Int(_))) => {
                 let help = format!("write `{name}: {whole}`");
-                self.warn(node.at, format!("`{name}` is cut to {whole} whole minutes"), Some(help));
+                self.drops(node.at, format!("`{name}` is cut to {whole} whole minutes"), Some(help));
             }
-            None => self.warn(node.at, format!("`{name}` is ignored: it is a number of minutes"), None),
+            None => self.drops(node.at, format!("`{name}` is ignored: it is a number of minutes"), None),
             Some(minutes) if minutes > super::LONGEST_MINUTES => {
-                self.warn(node.at, format!("`{name}` is cut to {} minutes", super::LONGEST_MINUTES), None);
+                self.drops(node.at, format!("`{name}` is cut to {} minutes", super::LONGEST_MINUTES), None);
             }
             Some(_) => {}
         }

@@ -180,7 +180,8 @@ impl Reader {
                 "include" => matrix.include = self.cells(&name, value),
                 _ => {
                     self.variable_name(&name, key.at);
-                    let values = self.texts(&name, value);
+                    let items = value.sequence().unwrap_or(std::slice::from_ref(value));
+                    let values = items.iter().filter_map(|item| self.variable(&name, item)).collect();
                     matrix.axes.push((name, values));
                 }
             }
@@ -231,14 +232,19 @@ impl Reader {
         let mut variables = Cell::new();
         for (name, key, value) in self.pairs(node) {
             self.variable_name(&name, key.at);
-            // A variable may be empty, unlike other texts.
-            let text = written(value).or_else(|| value.is_null().then(String::new));
-            match text {
-                Some(text) => variables.push((name, text)),
-                None => self.wrong(value.at, &name, "a text"),
-            }
+            let text = self.variable(&name, value);
+            variables.extend(text.map(|text| (name, text)));
         }
         variables
+    }
+
+    /// The value of a variable, which may be empty, unlike other texts.
+    fn variable(&mut self, name: &str, node: &Node) -> Option<String> {
+        let text = written(node).or_else(|| node.is_null().then(String::new));
+        if text.is_none() {
+            self.wrong(node.at, name, "a text");
+        }
+        text
     }
 
     fn retry(&mut self, node: &Node) -> Option<Retry> {
@@ -447,6 +453,13 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_a_matrix_may_be_empty() {
+        let config = config("sealift: 1\nbox: a\nb:\n  matrix: {A: ['', x]}\n  steps: [a]\n");
+        let matrix = config.pipelines[0].settings.matrix.clone().unwrap();
+        assert_eq!(matrix.axes, [("A".to_owned(), vec![String::new(), "x".to_owned()])]);
+    }
+
+    #[test]
     fn reads_every_setting() {
         let config = config(
             "sealift: 1\nbox: {id: a, memory: 512m, cpus: 1.5, user: me}\nservices:\n  - id: pg\n    aliases: [db]\n    ready: {port: 5432, timeout: 30s}\nbuild:\n  when: {branch: [main, '!x'], tag: v*}\n  matrix: {RUBY: [3.10, 3.2], exclude: [{RUBY: 3.2}], include: [{RUBY: head}]}\n  timeout: 1h30m\n  retry: {attempts: 3, delay: 10s, on: timed-out}\n  soft-fail: [3]\n  secrets: [TOKEN, {from: A, as: B}]\n  cache: {key: 'x-{{ checksum a b }}', fallback: x-, paths: [v], keep-on-failure: true}\n  publish: dist\n  approval: Sure?\n  concurrency: {group: g, cancel-superseded: true}\n  steps:\n    - script:\n        code: make\n        when: {branch: main}\n        retry: 2\n        soft-fail: true\n        timeout: 90s\n        env: {A: 1, B: }\n    - internal/docker-run:\n        image: x\n        name: y\n        env: A=b\n",
@@ -510,6 +523,30 @@ mod tests {
         let ready =
             "sealift: 1\nbox: a\nservices: [{id: b, ready: {port: 1, log: x}}]\nbuild:\n  steps: [a]\n";
         assert_eq!(messages(ready), ["3:27 `ready` is not a map with one of port, log and command"]);
+    }
+
+    #[test]
+    fn what_would_be_dropped_is_an_error() {
+        for (text, want) in [
+            ("box: a\nfoo: b\n", "3:1 unknown key `foo`"),
+            ("box: a\nbox: b\n", "3:1 `box` was given before, in line 2: the last one counts"),
+            ("box: {id: a, tga: b}\n", "2:14 unknown key `tga` of the box"),
+            ("box: a\nservices: redis\n", "3:11 services are ignored: they are a list"),
+            ("box: {id: a, env: [b]}\n", "2:19 `env`: it is a map"),
+            ("box: a\nb: {docker: maybe}\n", "3:13 pipeline b is dropped: `docker` is not true or false"),
+            (
+                "box: a\nb: {steps: [{x: {y: [1]}}]}\n",
+                "3:21 property `y` of step x is neither text nor number: it becomes empty",
+            ),
+            ("box: a\nb: {steps: [a]}\n---\nc\n", "4:1 all from here on: only the first document counts"),
+            (
+                "box: a\nb: {steps: [a]}\nworkflows: [{name: w, pipelnes: [b], stages: [b]}]\n",
+                "4:23 unknown key `pipelnes` of a workflow",
+            ),
+        ] {
+            assert_eq!(messages(&format!("sealift: 1\n{text}")), [want], "{text}");
+            assert!(parse(&format!("sealift: 1\n{text}")).is_err() && parse(text).is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -14,14 +14,14 @@ impl Reader {
         let Some(items) = node.sequence() else {
             if !node.is_null() {
                 let help = "write them as a list: `- name: ci`".to_owned();
-                self.warn(node.at, "workflows are ignored: they are a list".to_owned(), Some(help));
+                self.drops(node.at, "workflows are ignored: they are a list".to_owned(), Some(help));
             }
             return workflows;
         };
         for item in items {
             if item.mapping().is_none() {
                 let help = "a workflow is a map of `name` and `pipelines`".to_owned();
-                self.warn(item.at, "a workflow is ignored: it is no map".to_owned(), Some(help));
+                self.drops(item.at, "a workflow is ignored: it is no map".to_owned(), Some(help));
                 continue;
             }
             let workflow = self.workflow(item, config);
@@ -30,7 +30,7 @@ impl Reader {
                     "workflow {} was given before, in line {}: the first one counts",
                     workflow.name, known.line
                 );
-                self.warn(item.at, message, None);
+                self.drops(item.at, message, None);
             } else {
                 workflows.push(workflow);
             }
@@ -65,7 +65,7 @@ impl Reader {
         }
         if workflow.name.is_empty() {
             let message = "a workflow has no name: nobody can ask for it".to_owned();
-            self.warn(node.at, message, Some("give it one with `name:`".to_owned()));
+            self.drops(node.at, message, Some("give it one with `name:`".to_owned()));
         }
         if self.native {
             workflow.complete(config);
@@ -96,7 +96,7 @@ impl Reader {
     /// The value of `pipelines`: each place says what it requires.
     fn places(&mut self, node: &Node) -> Vec<WorkflowPipeline> {
         let Some(items) = node.sequence() else {
-            self.warn(node.at, "`pipelines` is ignored: it is a list".to_owned(), None);
+            self.drops(node.at, "`pipelines` is ignored: it is a list".to_owned(), None);
             return Vec::new();
         };
         items.iter().filter_map(|item| self.place(item)).collect()
@@ -138,11 +138,7 @@ impl Reader {
             let Some(name) = name else {
                 let help = written(node).map(|name| format!("write `- name: {name}`"));
                 let message = "a pipeline of the workflow is ignored: it is no map with a `name`".to_owned();
-                if self.native {
-                    self.refuse(at, message, help);
-                } else {
-                    self.warn(at, message, help);
-                }
+                self.drops(at, message, help);
                 return None;
             };
             place.pipeline.clone_from(&name);
@@ -184,7 +180,7 @@ impl Reader {
         let Some(items) = node.sequence() else {
             if !node.is_null() {
                 let help = "write it as a list: `- build`".to_owned();
-                self.warn(node.at, "`requires` is ignored: it is a list".to_owned(), Some(help));
+                self.drops(node.at, "`requires` is ignored: it is a list".to_owned(), Some(help));
             }
             return Vec::new();
         };
@@ -197,11 +193,7 @@ impl Reader {
         } else {
             suggestion(name, &keys::names(table, self.native))
         };
-        if self.native {
-            self.refuse(key.at, format!("unknown key `{name}` of {what}"), help);
-        } else {
-            self.warn(key.at, format!("unknown key `{name}` of {what} is ignored"), help);
-        }
+        self.drops(key.at, format!("unknown key `{name}` of {what} is ignored"), help);
     }
 }
 

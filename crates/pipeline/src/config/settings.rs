@@ -174,7 +174,7 @@ pub struct Cache {
 /// What a pipeline is given of what others made.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Artifacts {
-    /// Pipelines whose output is wanted, each in a directory of its name below the source.
+    /// Pipelines whose output is laid over the source, in this order.
     pub from: Vec<String>,
 }
 

@@ -4,7 +4,7 @@
 use sealift_model::diagnostic::{Diagnostic, Severity, nearest};
 
 use super::keys;
-use super::read::{NEEDS_VERSION, Reader, diagnostic, scalar};
+use super::read::{NEEDS_VERSION, Reader, diagnostic, scalar, written};
 use super::settings::StepSettings;
 use crate::yaml::{Node, Place};
 
@@ -68,6 +68,8 @@ impl StepConfig {
 /// Reads one entry; what is wrong with it goes to the reader, and an entry that cannot be used is none.
 pub(super) fn read_step(node: &Node, reader: &mut Reader) -> Option<StepConfig> {
     let native = reader.native;
+    // What the reference left out in silence is an error in Sealift's own form.
+    let dropping = if native { Severity::Error } else { Severity::Warning };
     let found = &mut reader.found;
     let Some(pairs) = node.mapping() else {
         let Some(id) = scalar(node) else {
@@ -84,18 +86,13 @@ pub(super) fn read_step(node: &Node, reader: &mut Reader) -> Option<StepConfig> 
     let properties = if let Some(nested) = value.mapping() {
         for (key, _) in &pairs[1..] {
             let text = format!("`{}` is dropped: step {} already has its properties", name_of(key), step.id);
-            found.push(diagnostic(
-                Severity::Warning,
-                key.at,
-                text,
-                Some("indent it below the step".to_owned()),
-            ));
+            found.push(diagnostic(dropping, key.at, text, Some("indent it below the step".to_owned())));
         }
         nested
     } else if pairs.len() > 1 {
         if !value.is_null() {
             let text = format!("the value of `{}` is dropped: its properties follow", name_of(key));
-            found.push(diagnostic(Severity::Warning, value.at, text, None));
+            found.push(diagnostic(dropping, value.at, text, None));
         }
         &pairs[1..]
     } else {
@@ -111,20 +108,22 @@ pub(super) fn read_step(node: &Node, reader: &mut Reader) -> Option<StepConfig> 
     warn_misspelt(&step, key.at, properties, native, found);
     for (key, value) in properties {
         if !native || !reader.step_setting(&mut step.settings, &name_of(key), value) {
-            read_property(&mut step, key, value, &mut reader.found);
+            read_property(&mut step, key, value, native, &mut reader.found);
         }
     }
     check_required(&step, key.at, &mut reader.found);
     Some(step)
 }
 
-fn read_property(step: &mut StepConfig, key: &Node, value: &Node, found: &mut Vec<Diagnostic>) {
-    let name = name_of(key);
-    let text = scalar(value);
+fn read_property(step: &mut StepConfig, key: &Node, value: &Node, native: bool, found: &mut Vec<Diagnostic>) {
+    let read = if native { written } else { scalar };
+    let dropping = if native { Severity::Error } else { Severity::Warning };
+    let name = read(key).unwrap_or_default();
+    let text = read(value);
     if text.is_none() && !value.is_null() {
         let message =
             format!("property `{name}` of step {} is neither text nor number: it becomes empty", step.id);
-        found.push(diagnostic(Severity::Warning, value.at, message, None));
+        found.push(diagnostic(dropping, value.at, message, None));
     }
     let text = text.unwrap_or_default();
     match name.as_str() {

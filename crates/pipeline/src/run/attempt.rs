@@ -12,8 +12,10 @@ use crate::config::StepConfig;
 use crate::config::settings::RetryOn;
 use crate::junit;
 use crate::layout;
+use crate::pull::Tell;
 use crate::service;
 use crate::spec::Outcome;
+use crate::steps as step;
 
 /// How an attempt that could be carried out ended.
 #[derive(Debug)]
@@ -92,7 +94,8 @@ impl Run {
             Err(error) if !aborted => Err(error),
             _ => {
                 let output = ((passed && skipped.is_none()) || soft).then(|| publish::output(&self.spec));
-                Ok(Outcome { passed, soft, skipped, aborted, steps: self.steps, message, output })
+                let reports = self.reports();
+                Ok(Outcome { passed, soft, skipped, aborted, steps: self.steps, message, output, reports })
             }
         }
     }
@@ -101,6 +104,7 @@ impl Run {
     async fn attempt(&mut self) -> Result<Ended, Error> {
         self.cancel = self.whole.child_token();
         self.steps.clear();
+        self.caches.clear();
         // Kept until the box is removed: letting go of its input would end the box, and the engine would be busy with
         // that when it is to remove it.
         let mut session = None;
@@ -120,9 +124,13 @@ impl Run {
         if let Err(error) = self.clean_up().await {
             self.warn(format!("something of the run is left: {}", chain(&error))).await;
         }
-        if matches!(ended, Err(Error::Cancelled | Error::Service(service::Error::Cancelled)))
-            && !self.whole.is_cancelled()
-        {
+        let stopped = matches!(
+            ended,
+            Err(Error::Cancelled
+                | Error::Service(service::Error::Cancelled)
+                | Error::Steps(step::Error::Cancelled))
+        );
+        if stopped && !self.whole.is_cancelled() {
             ended = Ok(Ended::Failed(Failure {
                 message: self.too_long(),
                 timed_out: true,
@@ -132,6 +140,7 @@ impl Run {
         if let Ok(Ended::Passed) = ended {
             ended = self.publish().await;
         }
+        self.keep_caches(matches!(ended, Ok(Ended::Passed))).await;
         self.report_tests().await;
         ended
     }
@@ -144,7 +153,8 @@ impl Run {
         let what = match ended {
             Ok(Ended::Failed(Failure { timed_out: true, .. })) => RetryOn::TimedOut,
             // An engine, an image or a service may be there the next time; a mistake in the file stays.
-            Ok(Ended::Failed(_)) | Err(Error::Engine(_) | Error::Service(_) | Error::Session(_)) => {
+            Ok(Ended::Failed(_))
+            | Err(Error::Engine(_) | Error::Pull(_) | Error::Service(_) | Error::Session(_)) => {
                 RetryOn::Failed
             }
             Ok(_) | Err(_) => return false,

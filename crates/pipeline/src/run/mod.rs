@@ -7,7 +7,9 @@
 //!
 //! It must not know who wanted the run, nor what becomes of its output.
 
+mod allowed;
 mod attempt;
+mod caches;
 mod own;
 pub(crate) mod plan;
 mod publish;
@@ -18,26 +20,31 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bollard::models::ImageConfig;
 use sealift_model::{EventKind, StepResult};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoint;
 use crate::config::{BoxConfig, Config, Pipeline, Settings, StepConfig};
 use crate::engine::{self, Engine};
 use crate::env::{self, Env};
+use crate::internal;
 use crate::layout::{self, Layout};
 use crate::leftovers::{self, Leftovers, remove_leftovers};
 use crate::mask::{self, Mask, Masking};
-use crate::scripts::{self, Prepared};
+use crate::pull::{self, Tell};
 use crate::service;
 use crate::session::{self, Limits, Session};
 use crate::source;
 use crate::spec::{Outcome, RunSpec, Source};
+use crate::steps::{self as step, Preparation, Prepared};
 
 use self::attempt::Ended;
 use self::plan::Plan;
 pub use self::plan::UnknownStep;
+pub(crate) use allowed::{Leave, Publishing};
 
 /// Longest clean-up inside a container.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -56,6 +63,8 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Steps(#[from] step::Error),
     #[error("the path {path} cannot be mounted: it is not absolute, or has a colon in it")]
     Path { path: String },
     #[error(transparent)]
@@ -73,6 +82,10 @@ pub enum Error {
         secrets(names)
     )]
     NoSecret { pipeline: String, names: Vec<String> },
+    #[error(transparent)]
+    Pull(#[from] pull::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
     #[error("the run was cancelled")]
     Cancelled,
     #[error("the run's task broke off")]
@@ -134,6 +147,9 @@ pub async fn execute(
         plans: Vec::new(),
         steps: Vec::new(),
         warnings,
+        caches: Vec::new(),
+        made: internal::Made::default(),
+        checkpoints: Vec::new(),
     };
     let result = tokio::spawn(Box::pin(run.whole())).await.map_err(Error::Task)?;
     drop(guard);
@@ -175,13 +191,25 @@ struct Run {
     steps: Vec<StepResult>,
     /// To be told once it has begun.
     warnings: Vec<String>,
+    caches: Vec<caches::Used>,
+    made: internal::Made,
+    /// The names under which the state after a step is to be kept, step by step.
+    checkpoints: Vec<Option<String>>,
 }
 
 /// The container in which the steps run.
 struct Scene {
     container: String,
+    /// The configuration of the box's image.
+    image: ImageConfig,
     network: String,
+    /// Lines for `/etc/hosts` by which the services are found.
+    hosts: Vec<String>,
+    /// The variables by which they are found.
+    links: Vec<(String, String)>,
     layout: Layout,
+    /// Where the source tree is in the box.
+    root: String,
     limits: Limits,
 }
 
@@ -189,14 +217,6 @@ impl Run {
     async fn tell(&self, event: EventKind) {
         // Nobody listening is no reason to stop.
         self.events.send(event).await.ok();
-    }
-
-    async fn note(&self, text: String) {
-        self.tell(EventKind::Note { text }).await;
-    }
-
-    async fn warn(&self, text: String) {
-        self.tell(EventKind::Warning { text }).await;
     }
 
     /// Tells what is to come, then does it.
@@ -232,14 +252,21 @@ impl Run {
             self.warn(format!("the variable `{name}` is left out: no shell takes such a name or value"))
                 .await;
         }
-        if pipeline.docker {
-            self.warn(
-                "`docker: true` is not supported yet: the steps have no engine of their own".to_owned(),
-            )
-            .await;
+        self.checkpoints = main.iter().map(|step| step.checkpoint.clone()).collect();
+        if let Some(checkpoint) = &self.spec.resume {
+            checkpoint.fits(main.iter().map(StepConfig::title))?;
         }
-        let (layout, prepared) = self.prepare(&main, &after).await?;
-        self.go(&pipeline, &the_box, image, root, env, layout, prepared, session).await
+        let (layout, preparation) = self.prepare(&main, &after).await?;
+        for text in preparation.notes {
+            self.note(text).await;
+        }
+        for text in preparation.warnings {
+            self.warn(text).await;
+        }
+        self.take_caches(&layout, &env).await;
+        let image = self.spec.resume.as_ref().map_or(image, |checkpoint| checkpoint.image.clone());
+        // Kept off the stack: it holds the states of all that a run waits for.
+        Box::pin(self.go(&pipeline, &the_box, image, root, env, layout, preparation.steps, session)).await
     }
 
     fn pipeline(&self) -> Result<&Pipeline, Error> {
@@ -278,23 +305,25 @@ impl Run {
         &self,
         main: &[StepConfig],
         after: &[StepConfig],
-    ) -> Result<(Layout, Vec<Prepared>), Error> {
+    ) -> Result<(Layout, Preparation), Error> {
         let spec = self.spec.clone();
         let ignore_file = self.config.ignore_file.clone();
-        let steps: Vec<(StepConfig, bool)> =
-            main.iter().map(|s| (s.clone(), false)).chain(after.iter().map(|s| (s.clone(), true))).collect();
         let views = self.engine.shares_mounts() && !spec.tuning.copy_source;
         let files = tokio::task::spawn_blocking(move || {
             let failed = |source| Error::Files { path: spec.work_dir.clone(), source };
             let layout = layout::lay_out(&spec, ignore_file.as_deref(), views).map_err(failed)?;
-            scripts::write_init(&layout).map_err(failed)?;
-            let prepare = |(number, (step, after)): (usize, &(StepConfig, bool))| {
-                scripts::prepare(&layout, number, step, *after)
-            };
-            let prepared = steps.iter().enumerate().map(prepare).collect::<Result<_, _>>().map_err(failed)?;
-            Ok((layout, prepared))
+            if let Some(checkpoint) = &spec.resume {
+                checkpoint.restore(&spec, &layout).map_err(failed)?;
+            }
+            step::write_init(&layout).map_err(failed)?;
+            Ok::<_, Error>(layout)
         });
-        files.await.map_err(Error::Task)?
+        let layout = files.await.map_err(Error::Task)??;
+        let steps =
+            main.iter().map(|s| (s.clone(), false)).chain(after.iter().map(|s| (s.clone(), true))).collect();
+        let origin = self.spec.source.dir();
+        let prepared = step::prepare(&layout, origin, &self.spec.steps, steps, &self.cancel).await?;
+        Ok((layout, prepared))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one run, used once")]
@@ -309,23 +338,34 @@ impl Run {
         prepared: Vec<Prepared>,
         session: &mut Option<Session>,
     ) -> Result<Ended, Error> {
-        let network = self.container_name(None);
+        let network = self.spec.docker_network.clone().unwrap_or_else(|| self.container_name(None));
         self.check()?;
-        let image_config = self.image(&image).await?;
-        self.create_network(&network).await?;
+        let leave = self.leave_of_box(pipeline, the_box, &mut env, &network).await?;
+        let image_config = self.image(&image, the_box, &env).await?;
+        if self.spec.docker_network.is_none() {
+            self.create_network(&network).await?;
+        }
         let services = self.services(pipeline, &env, &network).await?;
-        for (name, value) in services.iter().flat_map(|service| &service.links) {
+        let links: Vec<_> = services.iter().flat_map(|service| service.links.clone()).collect();
+        for (name, value) in &links {
             env.set(name, value);
         }
+        // Into the shell and not into the container's description, which every image of the box would have.
+        let (_, secret) = env::of_box_by_secrecy(the_box, &env, &self.spec.hidden_env);
+        for (name, value) in secret {
+            if env.get(&name).is_none() {
+                env.set(&name, value);
+            }
+        }
         self.check()?;
+        let hosts = service::hosts(&services);
         let container = self.container_name(Some("box"));
-        self.create_box(the_box, &image, root, &env, &layout, &network, &container, &services).await?;
-        let user = the_box
-            .user
-            .clone()
-            .or(image_config.user)
-            .filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
-        let session = session.insert(Session::open(&self.engine, &container, user.is_none()).await?);
+        self.create_box(the_box, &image, root, &env, &layout, &network, &container, hosts.clone(), leave)
+            .await?;
+        let user = the_box.user.clone().or_else(|| image_config.user.clone());
+        let user = user.filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
+        let session =
+            session.insert(Session::open(&self.engine, &container, &layout.control, user.is_none()).await?);
         if let Some(user) = &user {
             // The tree on this machine belongs to whoever started the run, not to the box's user.
             let user = user.split(':').next().unwrap_or_default().to_owned();
@@ -336,10 +376,11 @@ impl Run {
             command: self.spec.tuning.command_limit.unwrap_or_else(|| self.config.command_limit()),
             silence: self.spec.tuning.no_response_limit.unwrap_or_else(|| self.config.no_response_limit()),
         };
-        let root = user.is_none();
-        let scene = Scene { container, network, layout, limits };
+        let by_root = user.is_none();
+        let root = root.to_owned();
+        let scene = Scene { container, image: image_config, network, hosts, links, layout, root, limits };
         let result = self.all_steps(&scene, &env, session, &prepared).await;
-        self.give_back(&scene.container, root, session).await;
+        self.give_back(&scene.container, by_root, session).await;
         result
     }
     fn check(&self) -> Result<(), Error> {
@@ -349,9 +390,21 @@ impl Run {
     /// Removes all that the run made, but for its tree.
     async fn clean_up(&self) -> Result<(), Error> {
         let removed = remove_leftovers(&self.engine, Leftovers::Run(&self.spec.key)).await;
+        for image in self.made.images() {
+            // One that another image stands on stays with it.
+            if let Err(error) = self.engine.remove_image(&image).await {
+                tracing::debug!(%error, "an image of the run stays");
+            }
+        }
         let control = self.spec.work_dir.join("control");
         source::remove(&control).map_err(|source| Error::Files { path: control, source })?;
         Ok(removed.map(drop)?)
+    }
+
+    fn reports(&self) -> Option<PathBuf> {
+        let reports = self.spec.work_dir.join("pipeline/report");
+        let any = source::has_files(&reports);
+        any.then_some(reports)
     }
 
     fn container_name(&self, part: Option<&str>) -> String {

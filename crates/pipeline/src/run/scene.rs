@@ -7,38 +7,43 @@
 use std::path::Path;
 
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ImageConfig};
+use sealift_model::EventKind;
 use tokio::time::Instant;
 
-use super::{Error, Run, SWEEP, millis};
+use super::{Error, Leave, Run, SWEEP, millis};
 use crate::config::{BoxConfig, Pipeline};
 use crate::engine;
 use crate::env::{self, Env};
 use crate::layout::Layout;
+use crate::pull::{self, Tell};
+use crate::registry;
 use crate::service::{self, Service};
 use crate::session::{self, CONTROL, Session};
 use crate::shell;
 
+impl Tell for Run {
+    async fn note(&self, text: String) {
+        self.tell(EventKind::Note { text }).await;
+    }
+
+    async fn warn(&self, text: String) {
+        self.tell(EventKind::Warning { text }).await;
+    }
+}
+
 impl Run {
     /// The image's configuration; pulls the image if it is not there.
-    pub(super) async fn image(&self, image: &str) -> Result<ImageConfig, Error> {
-        if let Some(config) = self.engine.image(image).await? {
-            return Ok(config);
+    pub(super) async fn image(
+        &self,
+        image: &str,
+        config: &BoxConfig,
+        env: &Env,
+    ) -> Result<ImageConfig, Error> {
+        let option = |key: &str| config.option(key).map(|value| env.fill(value));
+        tokio::select! {
+            image = pull::ensure(&self.engine, image, &option, &self.spec.auth_files, self) => Ok(image?),
+            () = self.cancel.cancelled() => Err(Error::Cancelled),
         }
-        self.note(format!("pulling {image}")).await;
-        let mut pull = self.engine.pull(image);
-        loop {
-            let next = tokio::select! {
-                next = pull.next() => next,
-                () = self.cancel.cancelled() => return Err(Error::Cancelled),
-            };
-            let Some(progress) = next.transpose()? else { break };
-            self.note(format!("{image}: {progress}")).await;
-        }
-        let missing = || engine::Error::Pull {
-            image: image.to_owned(),
-            answer: "it is not there afterwards".to_owned(),
-        };
-        Ok(self.engine.image(image).await?.ok_or_else(missing)?)
     }
 
     pub(super) async fn create_network(&self, network: &str) -> Result<(), Error> {
@@ -58,17 +63,23 @@ impl Run {
         network: &str,
     ) -> Result<Vec<Service>, Error> {
         let mut services: Vec<Service> = Vec::new();
-        for config in self.config.services_of(pipeline) {
+        let configs = self.config.services_of(pipeline);
+        for config in configs {
             self.check()?;
+            if let Some(url) = config.option("url") {
+                let message = format!("a service from `url: {url}` is not supported: build its image before");
+                return Err(Error::Unusable { message });
+            }
             let image = image_of(config, env);
             let alias = config.alias();
-            let image_config = self.image(&image).await?;
+            let image_config = self.image(&image, config, env).await?;
             self.note(format!("starting service {alias} ({image})")).await;
             let place = service::Place {
                 container: self.container_name(Some(&format!("{}-{alias}", services.len()))),
                 network,
                 labels: self.labels("service"),
                 earlier: &services,
+                leave: self.leave_of_service(config, configs.len(), env).await?,
             };
             let service = service::start(&self.engine, config, &image, &image_config, env, place).await?;
             services.push(service);
@@ -98,7 +109,8 @@ impl Run {
         layout: &Layout,
         network: &str,
         container: &str,
-        services: &[Service],
+        hosts: Vec<String>,
+        leave: Leave,
     ) -> Result<(), Error> {
         let mut binds =
             vec![bind(&layout.pipeline, "/pipeline", "rw")?, bind(&layout.control, CONTROL, "ro")?];
@@ -109,24 +121,27 @@ impl Run {
             binds.push(bind(&layout.source, root, "rw")?);
         }
         let (entrypoint, cmd) = session::command(&shell_of(the_box, env));
+        let mut host = HostConfig {
+            binds: Some(binds),
+            network_mode: Some(network.to_owned()),
+            extra_hosts: Some(hosts),
+            // We hear all of it; nobody is to write it to a disk as well.
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            ..service::limits(the_box)
+        };
+        let (open, _) = env::of_box_by_secrecy(the_box, env, &self.spec.hidden_env);
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
+            exposed_ports: leave.grant(&mut host),
             entrypoint: Some(entrypoint),
             cmd: Some(cmd),
             open_stdin: Some(true),
-            env: Some(env::of_box(the_box, env)),
+            env: Some(open),
             labels: Some(self.labels("box")),
             working_dir: Some("/".to_owned()),
             user: the_box.user.clone(),
             networking_config: service::names(the_box, network),
-            host_config: Some(HostConfig {
-                binds: Some(binds),
-                network_mode: Some(network.to_owned()),
-                extra_hosts: Some(service::hosts(services)),
-                // We hear all of it; nobody is to write it to a disk as well.
-                log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-                ..service::limits(the_box)
-            }),
+            host_config: Some(host),
             ..ContainerCreateBody::default()
         };
         Ok(self.engine.create(container, body).await?)
@@ -174,7 +189,8 @@ fn bind(from: &Path, to: &str, mode: &str) -> Result<String, Error> {
 }
 
 pub(super) fn image_of(config: &BoxConfig, env: &Env) -> String {
-    config.image(&|name| env.get(name).map(str::to_owned))
+    let image = config.image(&|name| env.get(name).map(str::to_owned));
+    registry::qualify(&image, &|key| config.option(key).map(|value| env.fill(value)))
 }
 
 /// The box's own `entrypoint` and `cmd` are the shell that the steps are fed to.

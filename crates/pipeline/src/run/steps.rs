@@ -7,19 +7,22 @@
 //! It must not know how the container came about.
 
 use std::fs;
+use std::time::Duration;
 
 use sealift_model::{EventKind, StepOutcome, StepResult};
 use tokio::time::{Instant, sleep};
 
 use super::attempt::{Ended, Failure};
 use super::{Error, Run, Scene, chain, millis, own, words};
+use crate::checkpoint::{self, Moment};
 use crate::config::settings::RetryOn;
 use crate::config::{StepConfig, StepSettings};
 use crate::env::Env;
 use crate::internal;
-use crate::scripts::{Content, Prepared};
+use crate::pull::Tell;
 use crate::session::{CONTROL, Limits, Session, StepEnd};
 use crate::source;
+use crate::steps::{Content, Prepared};
 
 /// How one attempt at a step ended.
 struct Tried {
@@ -27,6 +30,12 @@ struct Tried {
     code: Option<i32>,
     message: Option<String>,
     shell_lives: bool,
+}
+
+impl Tried {
+    fn skipped(message: Option<String>) -> Tried {
+        Tried { outcome: StepOutcome::Skipped, code: None, message, shell_lives: true }
+    }
 }
 
 /// What a step's end means for those behind it.
@@ -54,7 +63,20 @@ impl Run {
         prepared: &[Prepared],
     ) -> Result<Ended, Error> {
         let (main, after) = prepared.split_at(prepared.partition_point(|step| !step.after));
-        let failed = self.series(scene, env, session, main, 0).await?;
+        let resumed = self.spec.resume.clone();
+        let done = resumed.as_ref().map_or(0, |checkpoint| checkpoint.steps.len().min(main.len()));
+        let main_env = match &resumed {
+            Some(checkpoint) => checkpoint.environment(env, &scene.links, &self.spec),
+            None => env.clone(),
+        };
+        let (before, main_left) = main.split_at(done);
+        for (number, prepared) in before.iter().enumerate() {
+            let name = prepared.name.clone();
+            self.tell(EventKind::StepStarted { step: number, name, after: false }).await;
+            let step = Step { number, prepared, settings: StepSettings::default(), limits: scene.limits };
+            self.finish(&step, Tried::skipped(None), Instant::now(), false).await;
+        }
+        let failed = self.series(scene, &main_env, session, main_left, done).await?;
         let ended = failed.clone().map_or(Ended::Passed, Ended::Failed);
         if after.is_empty() || self.whole.is_cancelled() {
             return Ok(ended);
@@ -89,18 +111,15 @@ impl Run {
             };
             let step = Step { number, prepared, settings: plan.settings, limits };
             if let Some(reason) = plan.skip {
-                let tried = Tried {
-                    outcome: StepOutcome::Skipped,
-                    code: None,
-                    message: Some(reason),
-                    shell_lives: true,
-                };
-                self.finish(&step, tried, Instant::now(), false).await;
+                self.finish(&step, Tried::skipped(Some(reason)), Instant::now(), false).await;
                 continue;
             }
             let report = self.step(scene, env, session, &step).await?;
             if report.failure.is_some() {
                 return Ok(report.failure);
+            }
+            if let Some(Some(name)) = self.checkpoints.get(number).filter(|_| !prepared.after) {
+                self.keep(scene, session, name).await;
             }
             if report.lost && number + 1 < first + steps.len() {
                 let lost = "what it and earlier steps exported is lost to the next";
@@ -240,7 +259,6 @@ impl Run {
     ) -> Result<Tried, Error> {
         let Step { number, prepared, settings, limits } = step;
         let ended = match &prepared.content {
-            Content::Unusable(reason) => Err(reason.clone()),
             Content::Script(script) if settings.env.is_empty() && settings.retry.is_none() => {
                 Ok(self.source(env, session, *number, script, *limits).await?)
             }
@@ -316,13 +334,18 @@ impl Run {
             engine: &self.engine,
             spec: &self.spec,
             container: &scene.container,
+            image: &scene.image,
             network: &scene.network,
+            prefix: &self.container_name(None),
+            hosts: &scene.hosts,
             layout: &scene.layout,
+            root: &scene.root,
             env: &env,
             step: step.number,
             events: &self.events,
+            made: &self.made,
         };
-        let limit = step.limits.command;
+        let limit = if internal::waits_for_people(config) { Duration::MAX } else { step.limits.command };
         let shell_lives = session.has_shell();
         tokio::select! {
             result = internal::run(config, &context) => {
@@ -330,6 +353,35 @@ impl Run {
             }
             () = self.cancel.cancelled() => Ok(StepEnd::Cancelled),
             () = tokio::time::sleep(limit) => Ok(StepEnd::TimedOut { silent: false }),
+        }
+    }
+
+    /// Keeps the state after a step under a name. That it cannot be kept is no reason to stop.
+    async fn keep(&self, scene: &Scene, session: &mut Session, name: &str) {
+        let Some(dir) = &self.spec.checkpoint_dir else {
+            return self.warn(format!("checkpoint {name} is not kept: the run has no place for it")).await;
+        };
+        let variables = match session.has_shell() {
+            true => session.environment().await.unwrap_or_default(),
+            false => Vec::new(),
+        };
+        // The step itself is among them.
+        let steps = self.steps.iter().map(|step| step.name.clone()).collect();
+        let started = Instant::now();
+        let moment = Moment { name, container: &scene.container, layout: &scene.layout, steps, variables };
+        let saved = tokio::select! {
+            saved = checkpoint::save(&self.engine, &self.spec, dir, moment) => saved,
+            () = self.cancel.cancelled() => return,
+        };
+        match saved {
+            Ok(secret) => {
+                self.note(format!("checkpoint {name} is kept ({} ms)", millis(started))).await;
+                for variable in secret {
+                    let why = "the value of a hidden variable is in it";
+                    self.warn(format!("checkpoint {name} is without the variable {variable}: {why}")).await;
+                }
+            }
+            Err(error) => self.warn(format!("checkpoint {name} is not kept: {}", chain(&error))).await,
         }
     }
 

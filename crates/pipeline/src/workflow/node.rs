@@ -240,7 +240,7 @@ impl Job {
         let make = move || match tree {
             Tree::Project => Ok(run.source),
             Tree::Made(path) => Ok(Source::Whole(path)),
-            Tree::Several { .. } => {
+            Tree::Several(_) | Tree::Over(_) => {
                 crate::source::remove(&to)?;
                 std::fs::create_dir_all(to.parent().unwrap_or(&to))?;
                 tree::make(&tree, &to, &|to| layout::copy_source(&run, to, ignore.as_deref()))?;
@@ -275,6 +275,7 @@ impl Job {
             hidden_env,
             settings: Some(settings),
             selection: crate::spec::Selection::default(),
+            resume: None,
             ..run
         }
     }

@@ -18,7 +18,7 @@ use super::node::{Job, Looked, Ran, Shared};
 use super::schedule::{Action, Schedule, Why};
 use super::tree::{self, Tree};
 use super::{Error, NodeEnd, NodeEvent, NodeOutcome, WorkflowOutcome, WorkflowSpec};
-use crate::config::{Config, Graph};
+use crate::config::{Config, Graph, Input};
 use crate::engine::Engine;
 use crate::env_file::{self, Handed};
 use crate::layout;
@@ -113,10 +113,8 @@ impl Runner {
         }
         let mask = Mask::new(&hidden)?;
         // A source that may be changed is so by one node only: others would find what it did.
-        let roots = graph.nodes.iter().filter(|node| node.needs.is_empty());
-        let wanted_once = roots.clone().count() == 1
-            && roots.clone().all(|node| node.settings.when.is_none())
-            && !graph.nodes.iter().any(tree::wants_project);
+        let given = graph.nodes.iter().filter(|node| !matches!(node.input, Input::Instead(_)));
+        let wanted_once = given.count() == 1;
         if !wanted_once {
             spec.run.source = match spec.run.source {
                 Source::Own(dir) => Source::Whole(dir),

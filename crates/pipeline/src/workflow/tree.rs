@@ -8,7 +8,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Graph, GraphNode};
+use crate::config::{Graph, GraphNode, Input};
 use crate::source;
 
 /// A tree that has not been made yet.
@@ -18,38 +18,42 @@ pub(super) enum Tree {
     Project,
     /// What a node made.
     Made(PathBuf),
-    /// Each in a directory of that name; with `project`, these beside what is in the project's source.
-    Several { project: bool, parts: Vec<(String, Tree)> },
+    /// Each in a directory of that name.
+    Several(Vec<(String, Tree)>),
+    /// The project's source, and these laid over it in this order.
+    Over(Vec<Tree>),
 }
 
 /// The nodes whose output a node is given.
 pub(super) fn givers<'a>(graph: &'a Graph, node: &'a GraphNode) -> Vec<(usize, &'a GraphNode)> {
-    let from = if node.artifacts_from.is_empty() { &node.needs } else { &node.artifacts_from };
-    graph.nodes.iter().enumerate().filter(|(_, other)| from.contains(&other.name)).collect()
+    let from = match &node.input {
+        Input::Commit => return Vec::new(),
+        Input::Instead(from) | Input::Over(from) => from,
+    };
+    let of = |name: &String| graph.nodes.iter().enumerate().find(|(_, other)| other.name == *name);
+    from.iter().filter_map(of).collect()
 }
 
 /// What a node gets; `made` has what each node before it hands on.
 pub(super) fn source_of(graph: &Graph, node: &GraphNode, made: &[Tree]) -> Tree {
-    let project = wants_project(node);
-    let mut parts: Vec<(String, Tree)> = Vec::new();
-    for (index, giver) in givers(graph, node) {
-        let mut name = dir_name(&giver.name);
-        while parts.iter().any(|(known, _)| *known == name) {
-            name.push('_');
+    let given = |index: usize| made.get(index).cloned().unwrap_or(Tree::Project);
+    let givers = givers(graph, node);
+    match (&node.input, givers.as_slice()) {
+        (Input::Commit, _) | (_, []) => Tree::Project,
+        (Input::Over(_), _) => Tree::Over(givers.iter().map(|(index, _)| given(*index)).collect()),
+        (Input::Instead(_), [(only, _)]) => given(*only),
+        (Input::Instead(_), _) => {
+            let mut parts: Vec<(String, Tree)> = Vec::new();
+            for (index, giver) in givers {
+                let mut name = dir_name(&giver.name);
+                while parts.iter().any(|(known, _)| *known == name) {
+                    name.push('_');
+                }
+                parts.push((name, given(index)));
+            }
+            Tree::Several(parts)
         }
-        parts.push((name, made.get(index).cloned().unwrap_or(Tree::Project)));
     }
-    match parts.len() {
-        0 => Tree::Project,
-        1 if !project => parts.swap_remove(0).1,
-        _ => Tree::Several { project, parts },
-    }
-}
-
-/// Whether a node has asked by `artifacts` for outputs below the project's source.
-pub(super) fn wants_project(node: &GraphNode) -> bool {
-    let asked = node.settings.artifacts.as_ref().is_some_and(|artifacts| !artifacts.from.is_empty());
-    asked && !node.artifacts_from.is_empty()
 }
 
 /// A node's name as the name of a directory.
@@ -71,19 +75,16 @@ pub(super) fn make(tree: &Tree, to: &Path, project: &dyn Fn(&Path) -> io::Result
     match tree {
         Tree::Project => project(to),
         Tree::Made(path) => source::copy(path, to, &[], &source::Ignore::default()),
-        Tree::Several { project: with_project, parts } => {
-            if *with_project {
-                project(to)?;
-            } else {
-                std::fs::create_dir_all(to)?;
-            }
-            for (name, part) in parts {
-                let place = to.join(name);
-                if place.symlink_metadata().is_ok() {
-                    let text = format!("the source has something called {name} already");
-                    return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
-                }
-                make(part, &place, project)?;
+        Tree::Several(parts) => {
+            std::fs::create_dir_all(to)?;
+            parts.iter().try_for_each(|(name, part)| make(part, &to.join(name), project))
+        }
+        Tree::Over(parts) => {
+            project(to)?;
+            for (number, part) in parts.iter().enumerate() {
+                let beside = to.with_extension(format!("part{number}"));
+                make(part, &beside, project)?;
+                source::move_over(&beside, to)?;
             }
             Ok(())
         }
@@ -93,17 +94,13 @@ pub(super) fn make(tree: &Tree, to: &Path, project: &dyn Fn(&Path) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
-    use crate::config::settings::Artifacts;
 
-    fn node(name: &str, needs: &[&str], from: &[&str]) -> GraphNode {
-        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        GraphNode {
-            name: name.into(),
-            needs: list(needs),
-            artifacts_from: list(from),
-            ..GraphNode::default()
-        }
+    fn node(name: &str, input: Input) -> GraphNode {
+        GraphNode { name: name.into(), input, ..GraphNode::default() }
+    }
+
+    fn list(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
     }
 
     fn made(node: usize) -> Tree {
@@ -112,16 +109,12 @@ mod tests {
 
     #[test]
     fn what_each_node_gets() {
-        let mut asks = node("asks", &["a", "b"], &["a"]);
-        asks.settings =
-            Settings { artifacts: Some(Artifacts { from: vec!["a".into()] }), ..Settings::default() };
         let nodes = vec![
-            node("a", &[], &[]),
-            node("b", &[], &[]),
-            node("one", &["b"], &[]),
-            node("both", &["b", "a"], &[]),
-            node("picks", &["a", "b"], &["b"]),
-            asks,
+            node("a", Input::Commit),
+            node("b", Input::Commit),
+            node("one", Input::Instead(list(&["b"]))),
+            node("both", Input::Instead(list(&["b", "a"]))),
+            node("over", Input::Over(list(&["b", "a"]))),
         ];
         let graph = Graph { nodes };
         let trees = [made(0), made(1)];
@@ -129,9 +122,8 @@ mod tests {
         for (index, want) in [
             (0, Tree::Project),
             (2, made(1)),
-            (3, Tree::Several { project: false, parts: vec![part("a", 0), part("b", 1)] }),
-            (4, made(1)),
-            (5, Tree::Several { project: true, parts: vec![part("a", 0)] }),
+            (3, Tree::Several(vec![part("b", 1), part("a", 0)])),
+            (4, Tree::Over(vec![made(1), made(0)])),
         ] {
             assert_eq!(source_of(&graph, &graph.nodes[index], &trees), want, "{index}");
         }
@@ -162,14 +154,18 @@ mod tests {
             std::fs::create_dir_all(to)?;
             std::fs::write(to.join("p"), "p")
         };
-        let several = Tree::Several { project: true, parts: vec![("a".into(), tree)] };
+        let several = Tree::Several(vec![("a".into(), tree.clone())]);
         let first = dir.path().join("first");
         make(&several, &first, &project).unwrap();
         std::fs::write(first.join("a/f"), "changed").unwrap();
         assert_eq!(std::fs::read_to_string(path.join("f")).unwrap(), "x");
-        assert!(first.join("p").is_file());
-        let clash = Tree::Several { project: true, parts: vec![("p".into(), Tree::Project)] };
-        let error = make(&clash, &dir.path().join("third"), &project).unwrap_err();
-        assert_eq!(error.to_string(), "the source has something called p already");
+        std::fs::write(path.join("p"), "made").unwrap();
+        std::fs::create_dir(path.join("dir")).unwrap();
+        let over = dir.path().join("over");
+        make(&Tree::Over(vec![tree.clone(), tree]), &over, &project).unwrap();
+        let read = |name: &str| std::fs::read_to_string(over.join(name)).unwrap();
+        assert_eq!((read("p"), read("f")), ("made".to_owned(), "x".to_owned()));
+        assert!(over.join("dir").is_dir());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 }

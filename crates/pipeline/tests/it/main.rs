@@ -7,11 +7,18 @@
     reason = "these are tests"
 )]
 
+mod caches;
+mod checkpoints;
 mod contract;
 mod corpus;
 mod ends;
+mod fuzz;
 mod host;
+mod import;
+mod internal;
 mod keys;
+mod leave;
+mod registry;
 mod secrets;
 mod services;
 mod settings;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use sealift_model::diagnostic::{Diagnostic, Severity};
 use sealift_pipeline::config::settings::print_duration;
 use sealift_pipeline::config::{
-    self, BoxConfig, Config, GraphNode, Pipeline, Settings, StepConfig, Workflow, tree,
+    self, BoxConfig, Config, Graph, GraphNode, Pipeline, Settings, StepConfig, Workflow, tree,
 };
 use serde_json::{Value, json};
 
@@ -177,19 +177,27 @@ fn plan_workflow(workflow: &Workflow, config: &Config, out: &mut Vec<String>) {
     };
     let width = graph.nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0);
     for node in &graph.nodes {
-        out.push(format!("  {:width$}  {}", node.name, plan_node(node)).trim_end().to_owned());
+        out.push(format!("  {:width$}  {}", node.name, plan_node(node, &graph)).trim_end().to_owned());
     }
 }
 
-fn plan_node(node: &GraphNode) -> String {
+fn plan_node(node: &GraphNode, graph: &Graph) -> String {
     let mut notes = Vec::new();
-    if !node.needs.is_empty() {
-        notes.push(format!("after {}", node.needs.join(", ")));
+    // A place is needed with all its cells.
+    let mut after: Vec<&str> = Vec::new();
+    for needed in graph.nodes.iter().filter(|other| node.needs.contains(&other.name)) {
+        if !after.contains(&needed.place.as_str()) {
+            after.push(&needed.place);
+        }
+    }
+    if !after.is_empty() {
+        notes.push(format!("after {}", after.join(", ")));
     }
     if node.pipeline != node.place {
         notes.push(format!("pipeline {}", node.pipeline));
     }
-    notes.extend(facts(&node.settings).map(|(key, value)| format!("{key} {value}")));
+    let gates = facts(&node.settings).filter(|(key, _)| ["when", "approval", "group"].contains(key));
+    notes.extend(gates.map(|(key, value)| format!("{key} {value}")));
     notes.join("; ")
 }
 
@@ -227,12 +235,13 @@ fn facts(settings: &Settings) -> impl Iterator<Item = (&'static str, String)> {
     .filter_map(|(key, value)| Some((key, value?)))
 }
 
+/// The image with its variables as written.
 fn image(config: &BoxConfig) -> String {
-    let tag = config.tag.as_ref().map_or_else(String::new, |tag| format!(":{tag}"));
-    let id =
-        config.id.split_once(':').filter(|_| config.tag.is_some()).map_or(config.id.as_str(), |(id, _)| id);
-    let name = config.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
-    format!("{id}{tag}{name}")
+    let image = match config.id.as_str() {
+        "" => "none".to_owned(),
+        _ => config.image(&|name| Some(format!("${name}"))),
+    };
+    config.name.as_ref().map_or(image.clone(), |name| format!("{image} ({name})"))
 }
 
 fn images(services: &[BoxConfig]) -> String {

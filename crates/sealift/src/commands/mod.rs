@@ -2,6 +2,7 @@
 
 mod check;
 mod dev;
+mod import;
 mod list;
 mod local;
 mod meta;
@@ -23,6 +24,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
     match command {
         Command::Run(args) => local::run(args, global).await,
         Command::Check(args) => check::check(&args, global),
+        Command::Import(args) => import::import(&args, global),
         Command::Dev(args) => dev::dev(args, global).await,
         Command::Push(args) => push::push(args, global).await,
         Command::Status => list::status(global).await,

@@ -1,0 +1,114 @@
+//! The two streams that a box's steps write to: named pipes in the control directory.
+//!
+//! They lead from the steps to this program without an engine in between, which would copy every byte several times and
+//! is the slowest part of a large output.
+//!
+//! Guarantees: reading can be broken off at any time and loses nothing; a pipe never ends, whoever opens and closes it.
+//!
+//! It must not know what is written.
+
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::io::Errno;
+use rustix::pipe::fcntl_setpipe_size;
+use tokio::net::unix::pipe::{OpenOptions, Receiver};
+
+/// The pipes' names in the control directory: standard output and standard error.
+pub(crate) const NAMES: [&str; 2] = ["out", "err"];
+
+/// How much is read at once.
+const CHUNK: usize = 256 * 1024;
+/// How much a step may write before somebody reads. The kernel grants it to everybody unless told otherwise.
+const ROOM: usize = 1024 * 1024;
+
+/// Makes a named pipe that everybody may use.
+pub(crate) fn make(path: &Path) -> io::Result<()> {
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
+    // Whatever our umask is: the user in the container may be anybody.
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+}
+
+/// Our ends of them.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    ends: [Receiver; 2],
+    buffer: Box<[u8]>,
+}
+
+impl Pipes {
+    /// Opens the pipes in `dir`, before anybody writes to them.
+    pub(crate) fn open(dir: &Path) -> io::Result<Pipes> {
+        let open = |name: &str| {
+            // For writing too, so that there is always a writer and the pipe never ends.
+            let end = OpenOptions::new().read_write(true).open_receiver(dir.join(name))?;
+            if let Err(error) = fcntl_setpipe_size(&end, ROOM) {
+                tracing::debug!(%error, "a pipe keeps its usual size");
+            }
+            io::Result::Ok(end)
+        };
+        let [out, err] = NAMES;
+        Ok(Pipes { ends: [open(out)?, open(err)?], buffer: vec![0; CHUNK].into_boxed_slice() })
+    }
+
+    /// Waits for bytes: which of the two they came from, and the bytes.
+    pub(crate) async fn read(&mut self) -> io::Result<(usize, &[u8])> {
+        loop {
+            let [out, err] = &self.ends;
+            // By chance, so that a busy stream does not silence the other.
+            let index = tokio::select! {
+                ready = out.readable() => ready.map(|()| 0)?,
+                ready = err.readable() => ready.map(|()| 1)?,
+            };
+            match self.ends[index].try_read(&mut self.buffer) {
+                Ok(length) => return Ok((index, &self.buffer[..length])),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// What is there now, if anything.
+    pub(crate) fn read_now(&mut self) -> io::Result<Option<(usize, &[u8])>> {
+        for (index, end) in self.ends.iter().enumerate() {
+            // The kernel is asked, and not what the runtime knows of it.
+            match rustix::io::read(end, &mut self.buffer[..]) {
+                Ok(length) => return Ok(Some((index, &self.buffer[..length]))),
+                Err(Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bytes_arrive_and_the_pipe_never_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        NAMES.iter().for_each(|name| make(&dir.path().join(name)).unwrap());
+        let mut pipes = Pipes::open(dir.path()).unwrap();
+        assert_eq!(pipes.read_now().unwrap(), None);
+        for (name, index) in [("err", 1), ("out", 0), ("out", 0)] {
+            let mut file = std::fs::OpenOptions::new().write(true).open(dir.path().join(name)).unwrap();
+            file.write_all(name.as_bytes()).unwrap();
+            drop(file);
+            assert_eq!(pipes.read().await.unwrap(), (index, name.as_bytes()));
+        }
+        // A writer that is there before the other has been read.
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(dir.path().join("err"))
+            .unwrap()
+            .write_all(b"e")
+            .unwrap();
+        assert_eq!(pipes.read_now().unwrap(), Some((1, &b"e"[..])));
+        assert_eq!(pipes.read_now().unwrap(), None);
+    }
+}
