@@ -117,8 +117,8 @@ pub(crate) async fn start(
         env: Some(full_env),
         labels: Some(place.labels),
         user: config.user.clone(),
-        networking_config: names(config, place.network),
         host_config: Some(host),
+        networking_config: names(config, place.network),
         ..ContainerCreateBody::default()
     };
     engine.create(&place.container, body).await?;

@@ -150,6 +150,11 @@ pub struct RunSpec {
     pub docker_network: Option<String>,
     /// The memory of the whole run in bytes. With services, the box gets three quarters and they share the rest.
     pub memory: Option<u64>,
+    /// The name under which the box of a passed run is kept as an image of the engine's, with its source and output
+    /// trees: `name:tag`.
+    pub commit: Option<String>,
+    /// How many runs this one is part of: 0, but for projects that are built as services.
+    pub nesting: u8,
     /// Where `checkpoint:` keeps the state after a step; without it, it is not kept.
     pub checkpoint_dir: Option<PathBuf>,
     /// Starts behind the step of this checkpoint.

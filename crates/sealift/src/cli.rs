@@ -1,10 +1,14 @@
 //! The command line, said once: parsing, `--help`, shell completions and man pages all come from here.
 
+mod run;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealift_client::Address;
 use sealift_model::{BranchName, ProjectName, ReleaseNumber, RunId};
+
+pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 
 const TOUR: &str = "\
 A first tour, from a git repository with a wercker.yml:
@@ -66,8 +70,8 @@ pub(crate) enum Output {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a pipeline here and now, without a server
-    #[command(after_help = "Example: sealift run --pipeline build --artifacts out/")]
-    Run(RunArgs),
+    #[command(after_help = run::EXAMPLES)]
+    Run(Box<RunArgs>),
     /// Read a wercker.yml, and show what it would do and what is wrong with it
     #[command(
         after_help = "Examples:\n  sealift check\n  sealift check --strict wercker.yml\n  sealift check --schema > wercker.schema.json"
@@ -78,6 +82,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  sealift import .gitlab-ci.yml -o wercker.yml\n  sealift import .github/workflows/ci.yml\n  sealift import --from compose services.yml"
     )]
     Import(ImportArgs),
+    /// List the steps that are part of Sealift
+    #[command(after_help = "Examples:\n  sealift steps\n  sealift steps slack-notifier")]
+    Steps(StepsArgs),
     /// Start Sealift on this machine: server and agent in one process
     #[command(
         after_help = "Examples:\n  sealift dev\n  sealift dev --state-dir /srv/sealift --listen 127.0.0.1:5000\n  sealift dev --down"
@@ -110,39 +117,17 @@ pub(crate) enum Command {
     /// Go back to an earlier release of an app
     #[command(after_help = "Examples:\n  sealift rollback hello\n  sealift rollback hello --to 3")]
     Rollback(RollbackArgs),
+    /// The command line of the wercker CLI: build, deploy, dev, workflow, check-config, detect
+    #[command(
+        after_help = "Example: sealift wercker build --artifacts\n\nA link to this program that is called `wercker` does the same."
+    )]
+    Wercker(WerckerArgs),
     /// Print a shell completion script
     #[command(after_help = "Example: sealift completions bash > /etc/bash_completion.d/sealift")]
     Completions(CompletionsArgs),
     /// Write man pages into a directory
     #[command(after_help = "Example: sealift man /usr/local/share/man/man1")]
     Man(ManArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    /// The project's directory
-    #[arg(default_value = ".")]
-    pub(crate) dir: PathBuf,
-    /// The pipeline to run
-    #[arg(long, short, default_value = "build")]
-    pub(crate) pipeline: String,
-    /// Warnings about the file are errors
-    #[arg(long)]
-    pub(crate) strict: bool,
-    /// Copy what the pipeline made into this directory, which must not exist
-    #[arg(long, value_name = "DIR")]
-    pub(crate) artifacts: Option<PathBuf>,
-    /// A variable for the steps; may be given several times
-    #[arg(long, short, value_name = "NAME=VALUE", value_parser = variable)]
-    pub(crate) env: Vec<(String, String)>,
-}
-
-fn variable(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("wanted NAME=VALUE")?;
-    let valid = !name.is_empty()
-        && !name.starts_with(|c: char| c.is_ascii_digit())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if valid { Ok((name.into(), value.into())) } else { Err(format!("{name:?} is not a variable's name")) }
 }
 
 #[derive(Debug, Args)]
@@ -177,6 +162,12 @@ pub(crate) enum Tool {
     Github,
     Woodpecker,
     Compose,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StepsArgs {
+    /// Show what this step can be given
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -255,6 +246,13 @@ pub(crate) struct RollbackArgs {
     /// Return without waiting until the units run
     #[arg(long)]
     pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WerckerArgs {
+    /// As that CLI took them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -38,11 +38,16 @@ pub(crate) enum Error {
     #[error(transparent)]
     Run(#[from] sealift_pipeline::Error),
     #[error(transparent)]
+    Workflow(sealift_pipeline::WorkflowError),
+    #[error(transparent)]
     Agent(#[from] sealift_agent::Error),
     #[error(transparent)]
     Server(#[from] sealift_server::Error),
     #[error("cannot open the store {}", path.display())]
     Store { path: PathBuf, source: sealift_store::Error },
+    /// A signal ended it before all was put away.
+    #[error("{left}")]
+    Stopped { left: String, code: u8 },
     /// Said in full, with what to do.
     #[error("{message}")]
     Plain { message: String, help: Option<String> },
@@ -66,6 +71,7 @@ impl Error {
                 Some("start one with: sealift dev   (or name another with --server or SEALIFT_SERVER)".into())
             }
             Error::Plain { help, .. } => help.clone(),
+            Error::Stopped { .. } => Some("the next `sealift run` removes them".into()),
             Error::Client(sealift_client::Error::Refused { failure, .. }) => failure.help.clone(),
             Error::Config(sealift_pipeline::config::Error::NotFound { .. }) => Some(
                 "write a wercker.yml there; a small one:\n\n    box: debian:12\n    build:\n      steps:\n        - script:\n            code: make\n"
@@ -78,6 +84,7 @@ impl Error {
     fn code(&self) -> u8 {
         match self {
             Error::NoServer { .. } => NO_SERVER,
+            Error::Stopped { code, .. } => *code,
             _ => OTHER,
         }
     }

@@ -1,6 +1,7 @@
 //! The program `sealift`: arguments, wiring, printing. What it does is in the crates below it.
 
 mod cli;
+mod clock;
 mod commands;
 mod error;
 mod print;
@@ -11,15 +12,12 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("SEALIFT_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
-        )
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    let args: Vec<_> = std::env::args_os().collect();
+    if let Some(words) = commands::wercker::asked(&args) {
+        return commands::wercker::main(words);
+    }
+    let cli = cli::Cli::parse_from(args);
+    start_log("warn");
     // Commands wait most of the time; two threads keep a slow disk from holding up the sockets.
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -29,4 +27,16 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => error::report(&error, cli.global.output),
     }
+}
+
+/// Tells on standard error what goes on inside, down to `level` unless SEALIFT_LOG says otherwise.
+fn start_log(level: &str) {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("SEALIFT_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level)),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
 }

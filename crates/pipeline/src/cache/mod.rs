@@ -139,7 +139,8 @@ impl Held {
 
     /// Puts a copy of it at `to`, into what is there.
     pub(crate) fn copy(&self, to: &Path) -> Result<(), Error> {
-        let beside = to.with_extension("restored");
+        // Within, so that it is on the same file system even if `to` is a view.
+        let beside = to.join(".sealift-restored");
         let files = || Error::at(to);
         source::remove(&beside).map_err(files())?;
         source::copy(&self.data(), &beside, &[], &Ignore::default()).map_err(files())?;

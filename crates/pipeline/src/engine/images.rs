@@ -88,7 +88,7 @@ impl Progress {
             let detail = line.detail.map(|detail| detail.message).unwrap_or_default();
             let error = if detail.is_empty() { line.error } else { detail };
             if !error.is_empty() {
-                let answer = error.trim().to_owned();
+                let answer = helped(error.trim());
                 return Some(Err(Error::Refused { what: self.what.clone(), answer }));
             }
             if let Some(aux) = line.aux {
@@ -113,6 +113,17 @@ impl Progress {
     }
 }
 
+/// An engine's words, and what to do where they are known to leave people helpless.
+fn helped(answer: &str) -> String {
+    if answer.contains("HTTP response to HTTPS client") {
+        return format!(
+            "{answer}; the registry speaks no TLS: give it a certificate, or allow it as `insecure` in \
+             /etc/containers/registries.conf.d (Podman) or as `insecure-registries` in /etc/docker/daemon.json"
+        );
+    }
+    answer.to_owned()
+}
+
 fn keep(place: &mut String, value: String) {
     if !value.is_empty() {
         *place = value;
@@ -128,11 +139,11 @@ impl Engine {
     ) -> Result<Progress, Error> {
         // Podman's compatible interface knows no way to leave out the encryption.
         let ask = if self.inner.podman && registry::is_loopback(registry::host_of(image)) {
-            Ask::raw(Method::POST, "/v4.0.0/libpod/images/pull")
+            Ask::new(Method::POST, "/v4.0.0/libpod/images/pull")
                 .with("reference", image)
                 .with("tlsVerify", "false")
         } else {
-            Ask::new(Method::POST, "/images/create").with("fromImage", image)
+            self.request(Method::POST, "/images/create").with("fromImage", image)
         };
         let what = format!("image {image} cannot be pulled");
         let answer = self.ask(ask.credentials(credentials), JSON, wire::bytes(""), SILENCE, &what).await?;
@@ -146,7 +157,8 @@ impl Engine {
         tag: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Progress, Error> {
-        let mut ask = Ask::new(Method::POST, &format!("/images/{}/push", wire::path(name))).with("tag", tag);
+        let mut ask =
+            self.request(Method::POST, &format!("/images/{}/push", wire::path(name))).with("tag", tag);
         if self.inner.podman && registry::is_loopback(registry::host_of(name)) {
             ask = ask.with("tlsVerify", "false");
         }
@@ -170,7 +182,7 @@ impl Engine {
         message: &str,
     ) -> Result<String, Error> {
         let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
-        let ask = Ask::new(Method::POST, "/commit").with("container", container).with("pause", "false");
+        let ask = self.request(Method::POST, "/commit").with("container", container).with("pause", "false");
         let ask = ask.with("repo", name).with("tag", tag);
         let ask = ask.with("author", author).with("comment", message);
         let what = format!("container {container} cannot be committed");
@@ -186,7 +198,7 @@ impl Engine {
         credentials: &[Credentials],
         context: Body,
     ) -> Result<Progress, Error> {
-        let mut ask = Ask::new(Method::POST, "/build").with("rm", "1").with("forcerm", "1");
+        let mut ask = self.request(Method::POST, "/build").with("rm", "1").with("forcerm", "1");
         for (key, value) in options {
             ask = ask.with(key, value);
         }
@@ -200,7 +212,7 @@ impl Engine {
 
     /// Makes an image with one layer, a tar archive; `changes` are instructions as in a Dockerfile.
     pub(crate) async fn import(&self, image: &str, changes: &[String], layer: Body) -> Result<(), Error> {
-        let mut ask = Ask::new(Method::POST, "/images/create").with("fromSrc", "-");
+        let mut ask = self.request(Method::POST, "/images/create").with("fromSrc", "-");
         for change in changes {
             ask = ask.with("changes", change);
         }
@@ -229,14 +241,14 @@ impl Engine {
 
     pub(crate) async fn tag(&self, image: &str, name: &str, tag: &str) -> Result<(), Error> {
         let path = format!("/images/{}/tag", wire::path(image));
-        let ask = Ask::new(Method::POST, &path).with("repo", name).with("tag", tag);
+        let ask = self.request(Method::POST, &path).with("repo", name).with("tag", tag);
         let what = format!("image {image} cannot be named {name}:{tag}");
         self.ask(ask, JSON, wire::bytes(""), super::SLOW, &what).await.map(drop)
     }
 
     /// Takes a name away from an image, and removes it with the last one; none there is fine.
     pub(crate) async fn remove_image(&self, image: &str) -> Result<(), Error> {
-        let ask = Ask::new(Method::DELETE, &format!("/images/{}", wire::path(image)));
+        let ask = self.request(Method::DELETE, &format!("/images/{}", wire::path(image)));
         let what = format!("image {image} cannot be removed");
         let removed = self.ask(ask, JSON, wire::bytes(""), super::SLOW, &what).await;
         super::gone_is_fine(removed.map(drop))
@@ -244,7 +256,7 @@ impl Engine {
 
     /// An image as an archive that engines load.
     pub(crate) async fn save(&self, image: &str) -> Result<Answer, Error> {
-        let ask = Ask::new(Method::GET, &format!("/images/{}/get", wire::path(image)));
+        let ask = self.request(Method::GET, &format!("/images/{}/get", wire::path(image)));
         let what = format!("image {image} cannot be taken out");
         self.ask(ask, JSON, wire::bytes(""), SILENT_WORK, &what).await
     }
@@ -252,7 +264,7 @@ impl Engine {
     /// A tree of a container as a tar archive, mounted directories included; its names begin with the tree's own.
     /// None where there is no such path.
     pub(crate) async fn archive(&self, container: &str, path: &str) -> Result<Option<Answer>, Error> {
-        let ask = Ask::new(Method::GET, &format!("/containers/{}/archive", wire::path(container)));
+        let ask = self.request(Method::GET, &format!("/containers/{}/archive", wire::path(container)));
         let what = format!("{path} cannot be read from container {container}");
         let answer = self.ask(ask.with("path", path), JSON, wire::bytes(""), SILENT_WORK, &what).await;
         match answer {
@@ -260,6 +272,11 @@ impl Engine {
             Err(Error::Refused { answer, .. }) if answer.starts_with("404") => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// A request of the interface that Docker and Podman have in common.
+    fn request(&self, method: Method, path: &str) -> Ask {
+        Ask::new(method, &format!("/{}{path}", self.inner.version))
     }
 
     async fn ask(

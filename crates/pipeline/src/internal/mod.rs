@@ -151,7 +151,7 @@ impl Made {
     }
 
     /// A name for an image of this run. One that goes by it is not lost when its other names are taken away.
-    fn own_name(&self, prefix: &str) -> String {
+    pub(crate) fn own_name(&self, prefix: &str) -> String {
         let mut things = self.things();
         things.count += 1;
         let prefix = prefix.to_lowercase();
@@ -173,6 +173,14 @@ impl Made {
     fn built(&self, name: &str) -> Option<String> {
         self.things().built.get(name).cloned()
     }
+}
+
+/// Keeps the box as an image under this name, as docker-push would, but does not push it.
+pub(crate) async fn commit(name: &str, context: &Context<'_>) -> Result<(), Error> {
+    let config = StepConfig::default();
+    let image = push::commit(&Properties::new(&config, context.env), context).await?;
+    let (name, tag) = registry::split(name)?;
+    Ok(context.engine.tag(&image, &name, tag.as_deref().unwrap_or("latest")).await?)
 }
 
 /// Whether a step lasts as long as somebody wants it to, whatever the limits are.

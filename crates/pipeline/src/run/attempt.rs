@@ -15,7 +15,7 @@ use crate::layout;
 use crate::pull::Tell;
 use crate::service;
 use crate::spec::Outcome;
-use crate::steps as step;
+use crate::steps;
 
 /// How an attempt that could be carried out ended.
 #[derive(Debug)]
@@ -124,13 +124,13 @@ impl Run {
         if let Err(error) = self.clean_up().await {
             self.warn(format!("something of the run is left: {}", chain(&error))).await;
         }
-        let stopped = matches!(
+        if matches!(
             ended,
             Err(Error::Cancelled
                 | Error::Service(service::Error::Cancelled)
-                | Error::Steps(step::Error::Cancelled))
-        );
-        if stopped && !self.whole.is_cancelled() {
+                | Error::Steps(steps::Error::Cancelled))
+        ) && !self.whole.is_cancelled()
+        {
             ended = Ok(Ended::Failed(Failure {
                 message: self.too_long(),
                 timed_out: true,

@@ -10,6 +10,7 @@
 mod allowed;
 mod attempt;
 mod caches;
+mod nested;
 mod own;
 pub(crate) mod plan;
 mod publish;
@@ -38,7 +39,8 @@ use crate::pull::{self, Tell};
 use crate::service;
 use crate::session::{self, Limits, Session};
 use crate::source;
-use crate::spec::{Outcome, RunSpec, Source};
+use crate::spec::Outcome;
+use crate::spec::{RunSpec, Source};
 use crate::steps::{self as step, Preparation, Prepared};
 
 use self::attempt::Ended;
@@ -75,6 +77,10 @@ pub enum Error {
     Session(#[from] session::Error),
     #[error(transparent)]
     Mask(#[from] mask::Error),
+    #[error(transparent)]
+    Pull(#[from] pull::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
     #[error("{0}")]
     Selection(#[from] plan::UnknownStep),
     #[error(
@@ -82,10 +88,6 @@ pub enum Error {
         secrets(names)
     )]
     NoSecret { pipeline: String, names: Vec<String> },
-    #[error(transparent)]
-    Pull(#[from] pull::Error),
-    #[error(transparent)]
-    Checkpoint(#[from] checkpoint::Error),
     #[error("the run was cancelled")]
     Cancelled,
     #[error("the run's task broke off")]
@@ -345,7 +347,7 @@ impl Run {
         if self.spec.docker_network.is_none() {
             self.create_network(&network).await?;
         }
-        let services = self.services(pipeline, &env, &network).await?;
+        let services = self.services(pipeline, &env, &network, &layout).await?;
         let links: Vec<_> = services.iter().flat_map(|service| service.links.clone()).collect();
         for (name, value) in &links {
             env.set(name, value);
@@ -362,8 +364,11 @@ impl Run {
         let container = self.container_name(Some("box"));
         self.create_box(the_box, &image, root, &env, &layout, &network, &container, hosts.clone(), leave)
             .await?;
-        let user = the_box.user.clone().or_else(|| image_config.user.clone());
-        let user = user.filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
+        let user = the_box
+            .user
+            .clone()
+            .or_else(|| image_config.user.clone())
+            .filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
         let session =
             session.insert(Session::open(&self.engine, &container, &layout.control, user.is_none()).await?);
         if let Some(user) = &user {
@@ -406,7 +411,6 @@ impl Run {
         let any = source::has_files(&reports);
         any.then_some(reports)
     }
-
     fn container_name(&self, part: Option<&str>) -> String {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
         let key: String = self.spec.key.chars().map(plain).collect();

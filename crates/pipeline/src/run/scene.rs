@@ -61,16 +61,14 @@ impl Run {
         pipeline: &Pipeline,
         env: &Env,
         network: &str,
+        layout: &Layout,
     ) -> Result<Vec<Service>, Error> {
         let mut services: Vec<Service> = Vec::new();
         let configs = self.config.services_of(pipeline);
         for config in configs {
             self.check()?;
-            if let Some(url) = config.option("url") {
-                let message = format!("a service from `url: {url}` is not supported: build its image before");
-                return Err(Error::Unusable { message });
-            }
-            let image = image_of(config, env);
+            let built = self.built_service(config, env, layout).await?;
+            let image = built.unwrap_or_else(|| image_of(config, env));
             let alias = config.alias();
             let image_config = self.image(&image, config, env).await?;
             self.note(format!("starting service {alias} ({image})")).await;

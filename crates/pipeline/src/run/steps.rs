@@ -63,20 +63,20 @@ impl Run {
         prepared: &[Prepared],
     ) -> Result<Ended, Error> {
         let (main, after) = prepared.split_at(prepared.partition_point(|step| !step.after));
-        let resumed = self.spec.resume.clone();
-        let done = resumed.as_ref().map_or(0, |checkpoint| checkpoint.steps.len().min(main.len()));
-        let main_env = match &resumed {
-            Some(checkpoint) => checkpoint.environment(env, &scene.links, &self.spec),
-            None => env.clone(),
-        };
-        let (before, main_left) = main.split_at(done);
-        for (number, prepared) in before.iter().enumerate() {
-            let name = prepared.name.clone();
-            self.tell(EventKind::StepStarted { step: number, name, after: false }).await;
-            let step = Step { number, prepared, settings: StepSettings::default(), limits: scene.limits };
-            self.finish(&step, Tried::skipped(None), Instant::now(), false).await;
+        let mut main_env = env.clone();
+        if let Some(checkpoint) = self.spec.resume.clone() {
+            main_env = checkpoint.environment(env, &scene.links, &self.spec);
+            for plan in self.plans.iter_mut().take(checkpoint.steps.len().min(main.len())) {
+                plan.skip = Some(format!("done before checkpoint {}", checkpoint.name));
+            }
         }
-        let failed = self.series(scene, &main_env, session, main_left, done).await?;
+        let mut failed = self.series(scene, &main_env, session, main, 0).await?;
+        let commit = self.spec.commit.clone().filter(|_| failed.is_none() && !self.cancel.is_cancelled());
+        if let Some(name) = commit
+            && let Err(message) = self.commit(scene, &main_env, &name).await
+        {
+            failed = Some(Failure { message, ..Failure::default() });
+        }
         let ended = failed.clone().map_or(Ended::Passed, Ended::Failed);
         if after.is_empty() || self.whole.is_cancelled() {
             return Ok(ended);
@@ -330,21 +330,8 @@ impl Run {
             let value = env.fill(value);
             env.set(name, value);
         }
-        let context = internal::Context {
-            engine: &self.engine,
-            spec: &self.spec,
-            container: &scene.container,
-            image: &scene.image,
-            network: &scene.network,
-            prefix: &self.container_name(None),
-            hosts: &scene.hosts,
-            layout: &scene.layout,
-            root: &scene.root,
-            env: &env,
-            step: step.number,
-            events: &self.events,
-            made: &self.made,
-        };
+        let prefix = self.container_name(None);
+        let context = self.context(scene, &env, step.number, &prefix);
         let limit = if internal::waits_for_people(config) { Duration::MAX } else { step.limits.command };
         let shell_lives = session.has_shell();
         tokio::select! {
@@ -354,6 +341,44 @@ impl Run {
             () = self.cancel.cancelled() => Ok(StepEnd::Cancelled),
             () = tokio::time::sleep(limit) => Ok(StepEnd::TimedOut { silent: false }),
         }
+    }
+
+    fn context<'a>(
+        &'a self,
+        scene: &'a Scene,
+        env: &'a Env,
+        step: usize,
+        prefix: &'a str,
+    ) -> internal::Context<'a> {
+        internal::Context {
+            engine: &self.engine,
+            spec: &self.spec,
+            container: &scene.container,
+            image: &scene.image,
+            network: &scene.network,
+            prefix,
+            hosts: &scene.hosts,
+            layout: &scene.layout,
+            root: &scene.root,
+            env,
+            step,
+            events: &self.events,
+            made: &self.made,
+        }
+    }
+
+    /// Keeps the box of a run that has passed as an image; why it could not, if so.
+    async fn commit(&self, scene: &Scene, env: &Env, name: &str) -> Result<(), String> {
+        let prefix = self.container_name(None);
+        let context = self.context(scene, env, self.steps.len().saturating_sub(1), &prefix);
+        let done = tokio::select! {
+            done = internal::commit(name, &context) => done.map_err(|error| chain(&error)),
+            () = self.cancel.cancelled() => Err("aborted".to_owned()),
+        };
+        if done.is_ok() {
+            self.note(format!("the box is kept as {name}")).await;
+        }
+        done
     }
 
     /// Keeps the state after a step under a name. That it cannot be kept is no reason to stop.

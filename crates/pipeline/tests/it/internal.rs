@@ -298,6 +298,39 @@ async fn a_registry_that_is_not_there_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_cancelled_build_leaves_nothing() {
+    let Some(engine) = engine().await else { return };
+    let docker = raw(&engine).await;
+    let build = format!("printf 'FROM {SH}\\nRUN echo begun && sleep 6.54321\\n' >Dockerfile");
+    let mut job = job(&[script("make", &build), step("docker-build", &[("image-name", "never")])]);
+    job.spec.run_id = format!("{:024x}", std::process::id());
+    let run_id = job.spec.run_id.clone();
+    let ran = job
+        .run_watching(&engine, |event, cancel| {
+            if matches!(event, EventKind::Output { text, step: 1, .. } if text.contains("STEP 2") || text.contains("Step 2")) {
+                cancel.cancel();
+            }
+        })
+        .await;
+    assert!(ran.outcome().aborted, "{:#?}", ran.events);
+    assert_eq!(ran.finished(1).0, StepOutcome::Aborted);
+    // Podman lets a line of the Dockerfile end that it has begun; nothing comes of it.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while processes("sleep 6.54321") > 0 {
+        assert!(std::time::Instant::now() < deadline, "the build goes on");
+        tokio::task::yield_now().await;
+    }
+    docker.inspect_image(&format!("{run_id}never:latest")).await.unwrap_err();
+}
+
+/// How many processes of this machine have this command line.
+fn processes(command: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).replace('\0', " ").trim() == command).count()
+}
+
+#[tokio::test]
 async fn steps_that_cannot_work_say_why() {
     let Some(engine) = engine().await else { return };
     for (name, properties, want) in [

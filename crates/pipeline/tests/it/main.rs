@@ -7,6 +7,7 @@
     reason = "these are tests"
 )]
 
+mod builtin;
 mod caches;
 mod checkpoints;
 mod contract;
@@ -24,4 +25,5 @@ mod services;
 mod settings;
 mod sources;
 mod speed;
+mod steps;
 mod workflow;

@@ -43,3 +43,50 @@ async fn a_service_that_never_is_ready_says_why() {
         assert!(error.contains(want) && error.contains("my last words"), "{cmd}: {error}");
     }
 }
+
+#[tokio::test]
+async fn a_project_in_the_source_is_built_and_is_the_service() {
+    let Some(engine) = engine().await else { return };
+    let yaml = format!(
+        "box: {SH}\nservices:\n  - name: shop\n    url: file://./shop#make\n    cmd: httpd -f -p 7000 -h /pipeline/source\n    ports: [7000]\nbuild:\n  steps:\n{}",
+        script("ask", "wget -q -O - http://shop:7000/page")
+    );
+    let job = Job::new(yaml);
+    let shop = job.dir.path().join("project/shop");
+    std::fs::create_dir(&shop).unwrap();
+    let inner =
+        format!("box: {SH}\nmake:\n  steps:\n{}", script("page", "echo made by the shop >page; echo said"));
+    std::fs::write(shop.join("wercker.yml"), inner).unwrap();
+    let ran = job.run(&engine).await;
+    assert!(ran.outcome().passed, "{:#?}", ran.events);
+    assert_eq!(ran.output(0), "made by the shop\n");
+    let notes = format!("{:?}", ran.events);
+    assert!(notes.contains("shop: step page") && notes.contains("shop: said"), "{notes}");
+
+    for (url, inner, want) in [
+        ("file://../elsewhere", "", "no such directory in the source tree"),
+        ("https://host/x", "", "only file:// is known"),
+        ("file://shop", "box: nothing\n", "there is no pipeline build"),
+        (
+            "file://shop",
+            "box: SH\nbuild:\n  steps:\n    - script:\n        name: bad\n        code: exit 3\n",
+            "step bad failed",
+        ),
+        (
+            "file://shop",
+            "box: SH\nservices: [{name: shop, url: 'file://.'}]\nbuild:\n  steps:\n    - script: {code: 'true'}\n",
+            "stand on each other",
+        ),
+    ] {
+        let yaml = format!(
+            "box: {SH}\nservices: [{{name: shop, url: '{url}'}}]\nbuild:\n  steps:\n{}",
+            script("a", "true")
+        );
+        let job = Job::new(yaml);
+        let shop = job.dir.path().join("project/shop");
+        std::fs::create_dir(&shop).unwrap();
+        std::fs::write(shop.join("wercker.yml"), inner.replace("SH", SH)).unwrap();
+        let error = job.run(&engine).await.result.unwrap_err().to_string();
+        assert!(error.contains(want), "{url}: {error}");
+    }
+}

@@ -105,7 +105,7 @@ fn many(count: usize, word: &str) -> String {
 }
 
 /// What the file would do, line by line.
-fn plan(config: &Config) -> Vec<String> {
+pub(super) fn plan(config: &Config) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(default) = &config.default_box {
         out.push(format!("box       {}", image(default)));

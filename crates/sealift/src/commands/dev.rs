@@ -19,8 +19,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::local::now;
 use crate::cli::{DevArgs, Global};
+use crate::clock::now;
 use crate::error::Error;
 use crate::print::Printer;
 use crate::state_dir::{self, StateDir, random};

@@ -9,6 +9,8 @@ mod meta;
 mod push;
 mod rollback;
 mod runs;
+mod steps;
+pub(crate) mod wercker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,9 +24,10 @@ use crate::state_dir;
 
 pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, Error> {
     match command {
-        Command::Run(args) => local::run(args, global).await,
+        Command::Run(args) => Box::pin(local::run(*args, global)).await,
         Command::Check(args) => check::check(&args, global),
         Command::Import(args) => import::import(&args, global),
+        Command::Steps(args) => steps::steps(&args, global),
         Command::Dev(args) => dev::dev(args, global).await,
         Command::Push(args) => push::push(args, global).await,
         Command::Status => list::status(global).await,
@@ -35,6 +38,11 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Machines => list::machines(global).await,
         Command::Packages(args) => list::packages(args, global).await,
         Command::Rollback(args) => rollback::rollback(args, global).await,
+        // Taken before anything else, unless options of ours stood before it.
+        Command::Wercker(args) => Err(Error::with_help(
+            "options that are not wercker's own stand before `wercker`",
+            format!("sealift wercker {}", args.args.join(" ")),
+        )),
         Command::Completions(args) => meta::completions(&args),
         Command::Man(args) => meta::man(&args),
     }

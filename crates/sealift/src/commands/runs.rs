@@ -44,7 +44,7 @@ pub(super) async fn stream(
             let text = format!("attempt {attempt}: the one before was lost");
             printer.line(&printer.paint(Style::Careful, &text))?;
         }
-        printer.event(entry.event.at, &entry.event.kind)?;
+        printer.event(&entry.event)?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 /// The box that test projects are built in: busybox, so a shell and nothing else.
-const BOX: &str = "localhost/sealift-e2e-box:latest";
+pub(crate) const BOX: &str = "localhost/sealift-e2e-box:latest";
 
 /// The program with nothing of the caller's environment that would change what it does.
 pub(crate) fn sealift() -> Command {
@@ -67,6 +67,15 @@ fn make_box() {
         assert!(tar.wait().unwrap().success());
         assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
     });
+}
+
+/// Makes sure that there is a box; false when tests of containers are to be left out.
+pub(crate) fn with_box() -> bool {
+    if skipped() {
+        return false;
+    }
+    make_box();
+    true
 }
 
 /// A server and a project to push to it; none when tests of containers are to be left out.

@@ -12,3 +12,5 @@ mod architecture;
 mod cli;
 mod containers;
 mod host;
+mod screen;
+mod wercker;

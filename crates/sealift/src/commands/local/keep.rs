@@ -1,0 +1,84 @@
+//! Where what a run made is kept, if anywhere.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Error;
+
+/// How many builds stay in a working directory.
+const BUILDS: usize = 2;
+
+/// What becomes of a run's output.
+#[derive(Debug, Clone)]
+pub(crate) enum Keep {
+    Nothing,
+    /// It is copied to this directory, which is not there yet.
+    New(PathBuf),
+    /// It is copied to `builds/ID/output` below this directory, and `latest` points to it.
+    Latest(PathBuf),
+}
+
+impl Keep {
+    pub(super) fn keep(&self, output: &Path, id: &str) -> Result<(), Error> {
+        match self {
+            Keep::Nothing => Ok(()),
+            Keep::New(dir) => copy(output, dir),
+            Keep::Latest(dir) => {
+                let builds = dir.join("builds");
+                copy(output, &builds.join(id).join("output"))?;
+                let latest = dir.join("latest");
+                let new = dir.join("latest.new");
+                let failed = |source| Error::Io { action: "write", path: latest.clone(), source };
+                std::fs::remove_file(&new).ok();
+                std::os::unix::fs::symlink(Path::new("builds").join(id), &new).map_err(failed)?;
+                std::fs::rename(&new, &latest).map_err(failed)?;
+                forget(&builds)
+            }
+        }
+    }
+}
+
+/// Removes all but the newest builds.
+fn forget(builds: &Path) -> Result<(), Error> {
+    let io = |action| move |source| Error::Io { action, path: builds.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(builds).map_err(io("read"))? {
+        let entry = entry.map_err(io("read"))?;
+        let time = entry.metadata().and_then(|metadata| metadata.modified()).map_err(io("read"))?;
+        found.push((time, entry.path()));
+    }
+    found.sort();
+    found.reverse();
+    for (_, path) in found.iter().skip(BUILDS) {
+        std::fs::remove_dir_all(path).map_err(io("remove builds in"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn must_be_new(artifacts: &Path) -> Result<(), Error> {
+    if artifacts.try_exists().unwrap_or(true) {
+        return Err(Error::plain(format!("{} is there already; name a new directory", artifacts.display())));
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    let io = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source }
+    };
+    std::fs::create_dir_all(to).map_err(io("make", to))?;
+    for entry in std::fs::read_dir(from).map_err(io("read", from))? {
+        let entry = entry.map_err(io("read", from))?;
+        let (path, place) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().map_err(io("read", &path))?;
+        if kind.is_dir() {
+            copy(&path, &place)?;
+        } else if kind.is_symlink() {
+            let target = std::fs::read_link(&path).map_err(io("read", &path))?;
+            std::os::unix::fs::symlink(target, &place).map_err(io("write", &place))?;
+        } else {
+            std::fs::copy(&path, &place).map_err(io("write", &place))?;
+        }
+    }
+    Ok(())
+}

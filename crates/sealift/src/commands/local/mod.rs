@@ -1,0 +1,202 @@
+//! `sealift run`: a pipeline here and now. The same engine and the same events as on a server.
+
+mod ask;
+mod carry;
+mod git;
+mod keep;
+mod place;
+mod stop;
+mod variables;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use sealift_pipeline::config::{self, Graph, Loaded};
+use sealift_pipeline::steps::StepSources;
+use sealift_pipeline::{Approver, Engine, Git, RunSpec, Selection, Source, auth_file_places};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{FactArgs, Global, RunArgs};
+use crate::error::Error;
+use crate::print::{Again, Printer, Style, View};
+
+pub(crate) use ask::Desk;
+use ask::{Nobody, Yes};
+pub(crate) use carry::{Request, What, carry_out};
+pub(crate) use keep::Keep;
+pub(crate) use place::{cache_dir, clear_abandoned};
+pub(crate) use stop::Stop;
+pub(crate) use variables::{ENVIRONMENT, collect, host};
+
+pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Error> {
+    let dir = args.dir.canonicalize().map_err(|source| Error::Io {
+        action: "look at",
+        path: args.dir.clone(),
+        source,
+    })?;
+    if let Some(artifacts) = &args.artifacts {
+        keep::must_be_new(artifacts)?;
+    }
+    let loaded = config::load(&config::find_config(&dir)?)?;
+    let loaded = if args.strict { loaded.strict()? } else { loaded };
+    let mut view = View::new(global.output, args.plain);
+    say_diagnostics(&view.printer, &loaded)?;
+    let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let what = match &args.workflow {
+        Some(name) => {
+            let graph = graph(&loaded, name)?;
+            What::Workflow { name: name.clone(), graph, slots: args.slots, approver: None }
+        }
+        None => {
+            super::check_pipeline(&loaded.config, &args.pipeline, &file, &loaded.text)?;
+            What::Pipeline
+        }
+    };
+    let variables = collect(&args.variables, &dir.join(ENVIRONMENT), &host())?;
+    let mut request = Request {
+        again: Again { arguments: again(&args) },
+        what,
+        spec: RunSpec {
+            project: dir
+                .file_name()
+                .map_or_else(|| "project".into(), |name| name.to_string_lossy().into_owned()),
+            pipeline: args.pipeline,
+            git: facts(&dir, &args.facts).await,
+            deploy: args.facts.deploy || args.facts.deploy_target.is_some(),
+            deploy_target: args.facts.deploy_target,
+            changed: match &args.facts.since {
+                Some(revision) => Some(git::changed(&dir, revision).await?),
+                None => None,
+            },
+            selection: Selection { only: args.only, skip: args.skip, from: args.from },
+            source: if args.direct { Source::Direct(dir) } else { Source::Copy(dir) },
+            without: args.artifacts.iter().cloned().collect(),
+            started_by: user(),
+            expose_ports: args.expose_ports,
+            enable_volumes: args.enable_volumes,
+            allow_docker: args.allow_docker,
+            auth_files: auth_files(),
+            steps: step_sources()?,
+            ..RunSpec::default()
+        },
+        loaded,
+        variables,
+        keep: args.artifacts.map_or(Keep::Nothing, Keep::New),
+    };
+    let stop = Stop::listen()?;
+    let base = cache_dir()?;
+    let engine = Engine::connect(&super::dev::engine_options(&base)).await?;
+    for text in clear_abandoned(&engine, &base).await? {
+        say_note(&view.printer, &text)?;
+    }
+    let mut desk = Desk::open();
+    let person = desk.person().filter(|_| !view.printer.is_json());
+    if let What::Workflow { approver, .. } = &mut request.what {
+        let asked: Arc<dyn Approver> = match &person {
+            _ if args.yes => Arc::new(Yes),
+            Some(person) => person.clone(),
+            None => Arc::new(Nobody),
+        };
+        *approver = Some(asked);
+    }
+    if let Some(person) = person {
+        request.spec.terminal = Some(person);
+    }
+    let cancel = CancellationToken::new();
+    let ended = Box::pin(carry_out(&engine, &request, &base, &mut view, &stop, &mut desk, cancel)).await?;
+    Ok(ended.code(&stop))
+}
+
+/// A workflow of the file, as its graph.
+pub(crate) fn graph(loaded: &Loaded, name: &str) -> Result<Graph, Error> {
+    let Some(workflow) = loaded.config.workflow(name) else {
+        let file = loaded.path.file_name().unwrap_or_default().to_string_lossy();
+        let known: Vec<_> = loaded.config.workflows.iter().map(|workflow| workflow.name.as_str()).collect();
+        let known = if known.is_empty() { "none".into() } else { known.join(", ") };
+        return Err(Error::with_help(
+            format!("{file} has no workflow {name:?}; it has: {known}"),
+            "choose one with --workflow, or run a pipeline with --pipeline",
+        ));
+    };
+    workflow.graph(&loaded.config).map_err(|error| Error::plain(sealift_model::diagnostic::chain(&error)))
+}
+
+/// Where steps come from that are neither the project's nor Sealift's own. The pipeline is the user's own.
+pub(crate) fn step_sources() -> Result<StepSources, Error> {
+    let data = std::env::var_os("XDG_DATA_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = data.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")));
+    Ok(StepSources {
+        library: data.map(|data| data.join("sealift/steps")).into_iter().collect(),
+        cache_dir: Some(cache_dir()?.join("steps")),
+        trusted_files: true,
+        ..StepSources::default()
+    })
+}
+
+/// Where this user's credentials for registries are.
+pub(crate) fn auth_files() -> Vec<PathBuf> {
+    let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let (home, docker, runtime) = (path("HOME"), path("DOCKER_CONFIG"), path("XDG_RUNTIME_DIR"));
+    auth_file_places(home.as_deref(), docker.as_deref(), runtime.as_deref())
+}
+
+fn say_diagnostics(printer: &Printer, loaded: &Loaded) -> Result<(), Error> {
+    let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for diagnostic in loaded.diagnostics.iter().filter(|_| !printer.is_json()) {
+        printer.line(&printer.paint(Style::Careful, &diagnostic.render(&file, &loaded.text)))?;
+    }
+    Ok(())
+}
+
+fn say_note(printer: &Printer, text: &str) -> Result<(), Error> {
+    if printer.is_json() { Ok(()) } else { printer.line(&printer.paint(Style::Quiet, text)) }
+}
+
+/// The options with which the same thing could be run again.
+fn again(args: &RunArgs) -> Vec<String> {
+    let mut words = Vec::new();
+    if args.dir != Path::new(".") {
+        words.push(args.dir.display().to_string());
+    }
+    let mut option = |name: &str, value: &str| words.extend([name.to_owned(), value.to_owned()]);
+    for (name, value) in &args.variables.env {
+        option("--env", &format!("{name}={value}"));
+    }
+    for (name, path) in
+        [("--env-file", &args.variables.env_file), ("--secrets-file", &args.variables.secrets_file)]
+    {
+        if let Some(path) = path {
+            option(name, &path.display().to_string());
+        }
+    }
+    for name in &args.variables.secret {
+        option("--secret", name);
+    }
+    if let Some(target) = &args.facts.deploy_target {
+        option("--deploy-target", target);
+    } else if args.facts.deploy {
+        words.push("--deploy".to_owned());
+    }
+    words
+}
+
+/// What git says, unless somebody says otherwise.
+pub(crate) async fn facts(dir: &Path, args: &FactArgs) -> Git {
+    let mut git = git::facts(dir).await;
+    for (fact, given) in
+        [(&mut git.branch, &args.branch), (&mut git.commit, &args.commit), (&mut git.tag, &args.tag)]
+    {
+        if let Some(given) = given {
+            fact.clone_from(given);
+        }
+    }
+    if git.owner.is_empty() {
+        git.owner = user();
+    }
+    git
+}
+
+pub(crate) fn user() -> String {
+    std::env::var("USER").unwrap_or_default()
+}

@@ -1,0 +1,329 @@
+//! `sealift run`, as a person uses it at a keyboard and as a script uses it.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::host::{BOX, sealift, with_box};
+use crate::screen::Screen;
+
+/// A project's directory and a cache of its own.
+struct Here {
+    dir: TempDir,
+}
+
+impl Here {
+    /// None when tests of containers are to be left out.
+    fn new(yml: &str) -> Option<Here> {
+        if !with_box() {
+            return None;
+        }
+        let here = Here { dir: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(here.project()).unwrap();
+        here.write("wercker.yml", &format!("box: {BOX}\n{yml}"));
+        Some(here)
+    }
+
+    fn project(&self) -> PathBuf {
+        self.dir.path().join("project")
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.project().join(name), text).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = sealift();
+        command.arg("run").args(args).current_dir(self.project()).env("XDG_CACHE_HOME", self.cache());
+        command.env("GIT_CEILING_DIRECTORIES", self.dir.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String) {
+        said(&self.command(args).output().unwrap())
+    }
+
+    /// Directories of runs that are in the cache.
+    fn runs(&self) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.cache().join("sealift/runs")) else { return Vec::new() };
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+    }
+
+    /// Containers and networks of runs with a directory in `runs`.
+    fn left(runs: &[PathBuf]) -> String {
+        let mut left = String::new();
+        for run in runs {
+            let label =
+                format!("label=dev.sealift.owner=local-{}", run.file_name().unwrap().to_str().unwrap());
+            left.push_str(&engine(&["ps", "--all", "--quiet", "--filter", &label]));
+            left.push_str(&engine(&["network", "ls", "--quiet", "--filter", &label]));
+        }
+        left
+    }
+}
+
+fn said(output: &Output) -> (i32, String) {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+fn engine(args: &[&str]) -> String {
+    let docker = Command::new("docker").arg("info").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let engine = if docker.is_ok_and(|status| status.success()) { "docker" } else { "podman" };
+    String::from_utf8(Command::new(engine).args(args).output().unwrap().stdout).unwrap()
+}
+
+/// Waits until a step has told that it runs, by a line of output.
+fn wait_for_line(child: &mut std::process::Child, wanted: &str) {
+    use std::io::BufRead as _;
+    let lines = std::io::BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    assert!(lines.map(Result::unwrap).any(|line| line.contains(wanted)), "{wanted}");
+}
+
+const FAILS: &str = "\
+build:
+  steps:
+    - script:
+        name: compile
+        code: echo made
+    - script:
+        name: unit tests
+        code: |
+          for n in $(seq 1 30); do echo line $n; done
+          exit 7
+    - script:
+        name: pack
+        code: echo never
+  after-steps:
+    - script:
+        name: tell
+        code: echo $WERCKER_RESULT
+";
+
+const HANGS: &str = "\
+build:
+  steps:
+    - script:
+        name: hang
+        code: |
+          echo hanging
+          sleep 1000
+";
+
+#[test]
+fn the_screen_ends_with_a_summary_of_what_failed_and_how_to_run_it_again() {
+    let Some(here) = Here::new(FAILS) else { return };
+    let (status, text) = Screen::start(&here.command(&["--env", "A=b c"]), 50, 90).end();
+    assert_eq!(status.code(), Some(1), "{text}");
+    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
+    let place = |wanted: &str| {
+        lines.iter().position(|line| line.contains(wanted)).unwrap_or_else(|| panic!("{wanted}:\n{text}"))
+    };
+    let order = [
+        place("compile"),
+        place("unit tests (exit code 7)"),
+        place("the last 20 of its 30 lines:"),
+        place("| line 11"),
+        place("| line 30"),
+        place("not run             pack"),
+        place("after-step tell"),
+        place("pipeline build failed after"),
+        place("sealift run --env 'A=b c' --from 'unit tests'"),
+        place("sealift run --env 'A=b c' --shell-on-failure"),
+    ];
+    assert!(order.is_sorted(), "{text}");
+    assert!(!text.contains("| line 10\n") && !text.contains("| made"), "{text}");
+    // The live view has left nothing behind.
+    assert!(!text.contains("runs  "), "{text}");
+    assert!(here.runs().is_empty());
+}
+
+#[test]
+fn the_screen_shows_what_goes_on_at_any_size_and_ctrl_c_ends_it() {
+    let Some(here) = Here::new(HANGS) else { return };
+    let mut screen = Screen::start(&here.command(&[]), 24, 80);
+    let text = screen.wait("the step", |screen| {
+        let text = screen.contents();
+        text.contains("  runs ") && text.contains("hang") && text.contains("| hanging")
+    });
+    assert!(text.contains(&format!("pipeline build in box {BOX}")), "{text}");
+    let before = here.runs();
+    assert_eq!(before.len(), 1);
+    // Narrow: lines are cut, and nothing of the wide view stays.
+    screen.resize(24, 30);
+    let text = screen.wait("a narrow view", |screen| {
+        let text = screen.contents();
+        text.contains("pipeline build in box") && text.contains('…') && text.contains("| hanging")
+    });
+    assert_eq!(text.matches("pipeline build").count(), 1, "{text}");
+    // Low: what runs is still there.
+    screen.resize(5, 80);
+    let text = screen.wait("a low view", |screen| {
+        screen.contents().contains("  runs ") && screen.contents().contains("| hanging")
+    });
+    assert!(text.lines().count() <= 5, "{text}");
+    screen.resize(24, 80);
+    screen.wait("a wide view", |screen| !screen.contents().contains('…'));
+    screen.write("\x03");
+    let (status, text) = screen.end();
+    assert_eq!(status.code(), Some(130), "{text}");
+    assert!(text.contains("aborted") && text.contains("hang"), "{text}");
+    assert_eq!(Here::left(&before), "");
+    assert!(here.runs().is_empty());
+}
+
+#[test]
+fn frames_are_whole_and_not_too_many() {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - script:\n        name: noise\n        code: for n in $(seq 1 3000); do echo line $n; done\n",
+    ) else {
+        return;
+    };
+    let began = std::time::Instant::now();
+    let screen = Screen::start(&here.command(&[]), 24, 80);
+    screen.wait_for("pipeline build passed");
+    let most = began.elapsed().as_millis() / 100 + 2;
+    let bytes = screen.bytes();
+    let count = |wanted: &[u8]| bytes.windows(wanted.len()).filter(|window| *window == wanted).count();
+    // Each is told to the terminal as one, and the noise of a step is not what decides on their number.
+    assert_eq!(count(b"\x1b[?2026h"), count(b"\x1b[?2026l"));
+    assert!(count(b"\x1b[?2026h") as u128 <= most, "{}", count(b"\x1b[?2026h"));
+    let (status, text) = screen.end();
+    assert!(status.success(), "{text}");
+}
+
+#[test]
+fn plain_lines_for_pipes_and_for_those_who_ask() {
+    let Some(here) = Here::new(FAILS) else { return };
+    let (code, text) = here.run(&[]);
+    assert_eq!(code, 1, "{text}");
+    assert!(!text.contains('\x1b'), "{text:?}");
+    for line in
+        ["> step: compile", "| made", "| line 1", "| line 30", "| failed", "sealift run --from 'unit tests'"]
+    {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    let (status, text) = Screen::start(&here.command(&["--plain"]), 80, 90).end();
+    assert_eq!(status.code(), Some(1));
+    assert!(text.contains("| line 1\n") && text.contains("> step: compile"), "{text}");
+}
+
+#[test]
+fn variables_facts_and_secrets_reach_the_steps() {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - script:\n        code: |\n          echo \"a=$A b=$B file=$FROM_FILE secret=$TOKEN,$KEY,$NPM home=$HOST_ONLY\"\n          echo \"git=$WERCKER_GIT_DOMAIN/$WERCKER_GIT_OWNER/$WERCKER_GIT_REPOSITORY@$WERCKER_GIT_BRANCH:$WERCKER_GIT_TAG:$WERCKER_GIT_COMMIT\"\n          echo \"deploy=$DEPLOY build=$BUILD target=$WERCKER_DEPLOYTARGET_NAME\"\n",
+    ) else {
+        return;
+    };
+    here.write("ENVIRONMENT", "X_FROM_FILE=yes\n");
+    std::fs::write(here.dir.path().join("secrets"), "KEY=key-of-the-file\n").unwrap();
+    let git = |args: &[&str]| {
+        let status = Command::new("git").arg("-C").arg(here.project()).args(args).status().unwrap();
+        assert!(status.success());
+    };
+    git(&["init", "--quiet", "--initial-branch", "main"]);
+    git(&["remote", "add", "origin", "https://me:passw0rd-of-git@example.com/owner/name.git"]);
+    let output = here
+        .command(&["--env", "A=1", "--secret", "NPM", "--secrets-file", "../secrets", "--branch", "topic"])
+        .args(["--tag", "v1", "--deploy-target", "staging"])
+        .envs([
+            ("X_B", "2"),
+            ("XXX_TOKEN", "token-of-the-host"),
+            ("NPM", "npm-of-the-host"),
+            ("HOST_ONLY", "no"),
+        ])
+        .output()
+        .unwrap();
+    let (code, text) = said(&output);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("a=1 b=2 file=yes secret=***,***,*** home=\n"), "{text}");
+    assert!(text.contains("git=example.com/owner/name@topic:v1:\n"), "{text}");
+    assert!(text.contains("deploy=true build= target=staging\n"), "{text}");
+    for secret in ["token-of-the-host", "npm-of-the-host", "key-of-the-file", "passw0rd-of-git"] {
+        assert!(!text.contains(secret), "{secret}\n{text}");
+    }
+}
+
+#[test]
+fn sigterm_ends_a_run_and_leaves_nothing() {
+    let Some(here) = Here::new(HANGS) else { return };
+    let mut child = here.command(&[]).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut child, "| hanging");
+    let runs = here.runs();
+    assert_ne!(Here::left(&runs), "", "the test sees what there is");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(Here::left(&runs), "");
+    assert!(here.runs().is_empty());
+}
+
+#[test]
+fn what_a_killed_run_left_is_removed_by_the_next_one_and_what_runs_is_left_alone() {
+    let Some(here) = Here::new(HANGS) else { return };
+    let start = || {
+        let mut child = here.command(&[]).stdout(Stdio::piped()).spawn().unwrap();
+        wait_for_line(&mut child, "| hanging");
+        child
+    };
+    let mut killed = start();
+    let dead = here.runs();
+    let mut lives = start();
+    let alive: Vec<PathBuf> = here.runs().into_iter().filter(|path| !dead.contains(path)).collect();
+    killed.kill().unwrap();
+    assert_eq!(killed.wait().unwrap().signal(), Some(9));
+    assert!(dead.iter().all(|path| path.is_dir()));
+    assert_ne!(Here::left(&dead), "");
+    here.write(
+        "wercker.yml",
+        &format!("box: {BOX}\nbuild:\n  steps:\n    - script:\n        code: echo fine\n"),
+    );
+    let (code, text) = here.run(&[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("removed what a run left that was killed"), "{text}");
+    assert_eq!(Here::left(&dead), "");
+    assert_ne!(Here::left(&alive), "");
+    assert_eq!(here.runs(), alive);
+    let pid = rustix::process::Pid::from_child(&lives);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(lives.wait().unwrap().code(), Some(130));
+    assert!(here.runs().is_empty() && Here::left(&alive).is_empty());
+}
+
+#[test]
+fn a_second_signal_ends_a_run_at_once_and_still_leaves_nothing() {
+    let Some(here) = Here::new(HANGS) else { return };
+    let mut child = here.command(&[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_line(&mut child, "| hanging");
+    let runs = here.runs();
+    let pid = rustix::process::Pid::from_child(&child);
+    for _ in 0..2 {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(Here::left(&runs), "", "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(here.runs().is_empty());
+}
+
+#[test]
+fn artifacts_of_a_passed_run_are_copied() {
+    let Some(here) =
+        Here::new("build:\n  steps:\n    - script:\n        code: echo made > $WERCKER_OUTPUT_DIR/file\n")
+    else {
+        return;
+    };
+    let out = here.dir.path().join("out");
+    let (code, text) = here.run(&["--artifacts", "../out"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(std::fs::read_to_string(out.join("file")).unwrap(), "made\n");
+    let (code, text) = here.run(&["--artifacts", "../out"]);
+    assert!(code == 4 && text.contains("is there already"), "{text}");
+    assert!(Path::new(&out).is_dir());
+}
