@@ -74,7 +74,6 @@ impl Run {
             }
         };
         let aborted = self.whole.is_cancelled();
-        self.keep_caches(matches!(ended, Ok(Ended::Passed))).await;
         let soft_fail = self.settings.soft_fail.as_ref();
         let covered = |code: Option<i32>| soft_fail.is_some_and(|soft| soft.covers(code.map(i64::from)));
         let (passed, soft, skipped, message) = match &ended {
@@ -141,6 +140,7 @@ impl Run {
         if let Ok(Ended::Passed) = ended {
             ended = self.publish().await;
         }
+        self.keep_caches(matches!(ended, Ok(Ended::Passed))).await;
         self.report_tests().await;
         ended
     }
@@ -153,7 +153,8 @@ impl Run {
         let what = match ended {
             Ok(Ended::Failed(Failure { timed_out: true, .. })) => RetryOn::TimedOut,
             // An engine, an image or a service may be there the next time; a mistake in the file stays.
-            Ok(Ended::Failed(_)) | Err(Error::Engine(_) | Error::Service(_) | Error::Session(_)) => {
+            Ok(Ended::Failed(_))
+            | Err(Error::Engine(_) | Error::Pull(_) | Error::Service(_) | Error::Session(_)) => {
                 RetryOn::Failed
             }
             Ok(_) | Err(_) => return false,

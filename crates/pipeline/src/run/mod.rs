@@ -114,11 +114,11 @@ pub async fn execute(
     let (handed, missing) = plan::secrets(&settings.secrets, &spec.secrets);
     spec.hidden_env.extend(handed);
     let attempts = settings.retry.as_ref().map_or(1, |retry| retry.attempts);
-    spec.source = match spec.source {
-        // Each attempt begins with the same tree.
-        Source::Own(dir) if attempts > 1 => Source::Whole(dir),
-        other => other,
-    };
+    if let (Source::Own(dir), true) = (&spec.source, attempts > 1) {
+        // Each attempt begins with the same tree. A caller with a directory of the run's own knows of no views.
+        spec.source = Source::Whole(dir.clone());
+        spec.tuning.copy_source = true;
+    }
     let mask = Mask::new(&[spec.hidden_env.as_slice(), &spec.secrets].concat())?;
     let mut warnings = Vec::new();
     let given = |name: &&str| spec.hidden_env.iter().any(|(known, _)| known == name);

@@ -32,6 +32,12 @@ struct Tried {
     shell_lives: bool,
 }
 
+impl Tried {
+    fn skipped(message: Option<String>) -> Tried {
+        Tried { outcome: StepOutcome::Skipped, code: None, message, shell_lives: true }
+    }
+}
+
 /// What a step's end means for those behind it.
 struct StepReport {
     /// None: they may run.
@@ -105,13 +111,7 @@ impl Run {
             };
             let step = Step { number, prepared, settings: plan.settings, limits };
             if let Some(reason) = plan.skip {
-                let tried = Tried {
-                    outcome: StepOutcome::Skipped,
-                    code: None,
-                    message: Some(reason),
-                    shell_lives: true,
-                };
-                self.finish(&step, tried, Instant::now(), false).await;
+                self.finish(&step, Tried::skipped(Some(reason)), Instant::now(), false).await;
                 continue;
             }
             let report = self.step(scene, env, session, &step).await?;

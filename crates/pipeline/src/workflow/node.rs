@@ -275,6 +275,7 @@ impl Job {
             hidden_env,
             settings: Some(settings),
             selection: crate::spec::Selection::default(),
+            resume: None,
             ..run
         }
     }

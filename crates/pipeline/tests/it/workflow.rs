@@ -183,23 +183,46 @@ async fn outputs_fan_out_and_in() {
     }
 }
 
+/// Without an output directory the source goes on, from view to view, further than views can be stacked.
 #[tokio::test]
-async fn a_pipeline_gets_outputs_below_the_project_where_it_asks_for_them() {
+async fn a_source_goes_through_many_hands() {
+    let Some(engine) = engine().await else { return };
+    let names = ["a", "b", "c", "d", "e"];
+    let mut yaml: String = names
+        .iter()
+        .map(|name| pipeline(name, "", &format!("echo {name} >>hello.txt; cat hello.txt")))
+        .collect();
+    yaml.push_str("workflows: [{name: ci, pipelines: [{name: a}");
+    for pair in names.windows(2) {
+        yaml.push_str(&format!(", {{name: {}, requires: [{}]}}", pair[1], pair[0]));
+    }
+    yaml.push_str("]}]\n");
+    let ran = Flow::new(&yaml).run(&engine).await;
+    assert!(ran.outcome().passed, "{:#?}", ran.events);
+    assert_eq!(ran.output("e"), "hello\na\nb\nc\nd\ne\n");
+    assert_eq!(ran.output("a"), "hello\na\n");
+}
+
+#[tokio::test]
+async fn outputs_are_laid_over_the_project_where_they_are_asked_for() {
     let Some(engine) = engine().await else { return };
     let yaml = [
         "sealift: 1\n".to_owned(),
-        pipeline("build", "matrix: {V: [1, a/b]}, ", "echo $V $CI $DEPLOY >$WERCKER_OUTPUT_DIR/v"),
+        pipeline(
+            "build",
+            "matrix: {V: [1, 2]}, ",
+            "echo $V $CI $DEPLOY | tee $WERCKER_OUTPUT_DIR/v$V >$WERCKER_OUTPUT_DIR/last",
+        ),
         pipeline("lint", "when: {branch: none}, ", "echo never"),
-        pipeline("ship", "needs: [lint], artifacts: {from: [build]}, ", "ls; cat */v"),
+        pipeline("ship", "needs: [lint], artifacts: {from: [build, lint]}, ", "ls; cat last hello.txt"),
         pipeline("after", "needs: [lint], ", "cat hello.txt"),
         "workflows: [{name: ci, pipelines: [build, lint, ship, after]}]\n".to_owned(),
     ]
     .concat();
     let ran = Flow::new(&yaml).run(&engine).await;
     assert!(ran.outcome().passed, "{:#?}", ran.events);
-    assert_eq!(ran.output("ship"), "build (V=1)\nbuild (V=a_b)\nhello.txt\n1 true\na/b true\n");
+    assert_eq!(ran.output("ship"), "hello.txt\nlast\nv1\nv2\n2 true\nhello\n");
     assert_eq!(ran.ends()[2], ("lint", NodeEnd::Skipped { fine: true }));
-    // One that is left out hands on what it was given.
     assert_eq!(ran.output("after"), "hello\n");
 }
 
@@ -268,7 +291,7 @@ async fn a_failure_stops_what_needs_it_and_softly_nothing() {
     let nodes = [
         pipeline("bad", "", "exit 1"),
         pipeline("soft", "soft-fail: [3], ", "echo out >$WERCKER_OUTPUT_DIR/o; exit 3"),
-        pipeline("behind", "needs: [soft], ", "cat o"),
+        pipeline("behind", "artifacts: {from: [soft]}, ", "cat o"),
         pipeline("never", "needs: [bad], ", "echo never"),
         pipeline("neither", "needs: [never], ", "echo never"),
     ]
@@ -500,8 +523,8 @@ async fn a_node_is_tried_again_from_what_it_was_given() {
         pipeline("b", "", "echo b >$WERCKER_OUTPUT_DIR/b"),
         pipeline(
             "c",
-            "needs: [a, b], retry: 1, ",
-            "cat a/a b/b; rm -r a; [ -f /pipeline/cache/seen ] || { touch /pipeline/cache/seen; exit 1; }",
+            "artifacts: {from: [a, b]}, retry: 1, ",
+            "cat a b; rm a; [ -f /pipeline/cache/seen ] || { touch /pipeline/cache/seen; exit 1; }",
         ),
     ]
     .concat();
@@ -513,4 +536,28 @@ async fn a_node_is_tried_again_from_what_it_was_given() {
     assert_eq!(ran.output("c"), "a\nb\na\nb\n");
     ran.at("c", |kind| matches!(kind, EventKind::NodeRetried { attempt: 2, .. }));
     assert!(ran.job.path().is_dir());
+}
+
+/// The example that docs/workflows.md shows, and that it is the one that is there.
+#[tokio::test]
+async fn the_example_runs() {
+    let Some(engine) = engine().await else { return };
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let example = std::fs::read_to_string(root.join("examples/workflow/wercker.yml")).unwrap();
+    let docs = std::fs::read_to_string(root.join("docs/workflows.md")).unwrap();
+    assert!(docs.contains(&format!("```yaml\n{example}```")), "docs/workflows.md shows another example");
+    let mut flow = Flow::new("");
+    flow.job.yaml = example.replace("box: busybox", &format!("box: {SH}"));
+    let person =
+        Person { decision: Some(Decision::Approved { by: None }), asked: std::sync::Mutex::default() };
+    flow.spec.approver = Some(Arc::new(person));
+    let ran = flow.run(&engine).await;
+    assert!(ran.outcome().passed, "{:#?}", ran.events);
+    let want = [
+        ("build", NodeEnd::Passed),
+        ("test (PAGE=index.html)", NodeEnd::Passed),
+        ("test (PAGE=missing.html)", NodeEnd::Soft),
+        ("ship", NodeEnd::Passed),
+    ];
+    assert_eq!(ran.ends(), want);
 }
