@@ -24,6 +24,9 @@ pub(crate) struct Layout {
     pub(crate) source: PathBuf,
 }
 
+/// What may be views in a working directory.
+const VIEWS: [&str; 2] = ["pipeline/source", "pipeline/cache"];
+
 /// Where a run's source tree is in the end.
 pub(crate) fn source_of(spec: &RunSpec) -> PathBuf {
     match &spec.source {
@@ -38,7 +41,13 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
     std::fs::create_dir_all(&spec.work_dir)?;
     let work_dir = spec.work_dir.canonicalize()?;
     let pipeline = work_dir.join("pipeline");
-    overlay::end(&pipeline.join("source"))?;
+    for view in VIEWS {
+        overlay::end(&work_dir.join(view))?;
+    }
+    source::remove(&cache_changes(&work_dir))?;
+    if spec.cache.is_some() {
+        source::remove(&pipeline.join("cache"))?;
+    }
     for name in ["output", "report", "steps", "source"] {
         source::remove(&pipeline.join(name))?;
     }
@@ -62,7 +71,13 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
             let (without, ignore) = left_out(spec, &from, ignore_file)?;
             let to = pipeline.join("source");
             let viewed = views
-                && match overlay::view(&from, &to, &space, &source::ignored(&from, &without, &ignore)?) {
+                && match overlay::view(
+                    &from,
+                    &to,
+                    &space,
+                    &source::ignored(&from, &without, &ignore)?,
+                    overlay::Copies::Lazy,
+                ) {
                     Ok(()) => true,
                     Err(error) => {
                         tracing::debug!(%error, "no view of the source, so it is copied");
@@ -110,8 +125,15 @@ pub fn remove_work_dir(work_dir: &Path) -> std::io::Result<()> {
     for node in std::fs::read_dir(nodes(work_dir)).into_iter().flatten() {
         remove_work_dir(&node_work_dir(&node?.path()))?;
     }
-    overlay::end(&work_dir.join("pipeline/source"))?;
+    for view in VIEWS {
+        overlay::end(&work_dir.join(view))?;
+    }
     source::remove(work_dir)
+}
+
+/// Where the changes to a view of a cache are.
+pub(crate) fn cache_changes(work_dir: &Path) -> PathBuf {
+    work_dir.join("cache-changes")
 }
 
 /// Where a workflow's nodes have their directories.

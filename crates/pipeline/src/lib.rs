@@ -7,6 +7,7 @@
 //! This crate knows nothing of servers, stores or packages: a caller hands it a source tree and gets back whether
 //! the pipeline passed and where its output lies.
 
+mod cache;
 mod checkpoint;
 pub mod config;
 mod engine;
@@ -34,6 +35,7 @@ pub mod steps;
 mod workflow;
 pub mod yaml;
 
+pub use cache::{CacheSpec, Error as CacheError};
 pub use checkpoint::{
     Checkpoint, Error as CheckpointError, list as checkpoints, remove as remove_checkpoint,
 };
@@ -45,9 +47,10 @@ pub use mask::Error as MaskError;
 pub use podman::{Error as PodmanError, stop_service};
 pub use pull::Error as PullError;
 pub use registry::{Error as RegistryError, auth_file_places};
-pub use run::{Error, execute};
+pub use run::{Error, Preview, StepPreview, UnknownStep, execute, preview};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
+pub use source::Ignore;
 pub use spec::{Git, Outcome, RunSpec, Selection, Source, Terminal, Tuning};
 pub use workflow::{
     Approver, Decision, Error as WorkflowError, Groups, NodeEnd, NodeEvent, NodeOutcome, WorkflowOutcome,

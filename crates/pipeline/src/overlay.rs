@@ -22,9 +22,24 @@ use crate::source::keep_times;
 /// for those that know neither.
 const OPTIONS: [&str; 3] = [",volatile,metacopy=on", ",volatile", ""];
 
+/// How a file whose owner or mode is changed is taken into the layer of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copies {
+    /// Without its content as long as that stays the same.
+    Lazy,
+    /// As a whole, so that the layer can be used by itself.
+    Whole,
+}
+
 /// Makes `at` a view of `below` without the paths `hidden` (relative, none below another). `space` is a directory for
 /// the changes, on the file system that is to hold them.
-pub(crate) fn view(below: &Path, at: &Path, space: &Path, hidden: &[PathBuf]) -> io::Result<()> {
+pub(crate) fn view(
+    below: &Path,
+    at: &Path,
+    space: &Path,
+    hidden: &[PathBuf],
+    copies: Copies,
+) -> io::Result<()> {
     let (upper, work) = (space.join("upper"), space.join("work"));
     for dir in [&upper, &work] {
         fs::create_dir_all(dir)?;
@@ -42,7 +57,9 @@ pub(crate) fn view(below: &Path, at: &Path, space: &Path, hidden: &[PathBuf]) ->
         data.push_str(&format!("{name}={path},"));
     }
     let data = data.trim_end_matches(',');
-    for options in OPTIONS {
+    for options in
+        OPTIONS.into_iter().filter(|options| copies == Copies::Lazy || !options.contains("metacopy"))
+    {
         let data = std::ffi::CString::new(format!("{data}{options}"))?;
         let flags = MountFlags::NODEV;
         match mount("sealift", at, "overlay", flags, Some(data.as_c_str())) {
@@ -113,7 +130,7 @@ mod tests {
         }
         fs::set_permissions(path("below/sub"), fs::Permissions::from_mode(0o751)).unwrap();
         let hidden = ["secret".into(), "sub/deep".into()];
-        view(&path("below"), &path("at"), &path("space"), &hidden).unwrap();
+        view(&path("below"), &path("at"), &path("space"), &hidden, Copies::Lazy).unwrap();
         let at = path("at");
         assert_eq!(fs::read_to_string(at.join("sub/b")).unwrap(), "sub/b");
         assert!(!at.join("secret").is_file() && !at.join("sub/deep").is_dir());
@@ -134,6 +151,6 @@ mod tests {
         let Some(dir) = place() else { return };
         let below = dir.path().join("a:b");
         fs::create_dir(&below).unwrap();
-        assert!(view(&below, &dir.path().join("at"), &dir.path().join("space"), &[]).is_err());
+        assert!(view(&below, &dir.path().join("at"), &dir.path().join("space"), &[], Copies::Whole).is_err());
     }
 }

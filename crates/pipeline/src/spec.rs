@@ -13,6 +13,7 @@ use std::time::Duration;
 use sealift_model::StepResult;
 use tokio::sync::Notify;
 
+use crate::cache::CacheSpec;
 use crate::checkpoint::Checkpoint;
 use crate::engine::Interactive;
 
@@ -132,6 +133,8 @@ pub struct RunSpec {
     /// Where steps come from that are neither the project's nor Sealift's own.
     pub steps: StepSources,
     pub tuning: Tuning,
+    /// Where the cache comes from and goes to; none: it is empty, and lost afterwards.
+    pub cache: Option<CacheSpec>,
     /// Files of credentials for registries, as Docker and Podman write them, in the order they count. See
     /// [`crate::auth_file_places`].
     pub auth_files: Vec<PathBuf>,
@@ -158,6 +161,8 @@ pub struct RunSpec {
     pub resume: Option<Checkpoint>,
     /// The terminal of whoever started the run, for `internal/shell`.
     pub terminal: Option<Arc<dyn Terminal>>,
+    /// Gives that terminal a shell in the box when a step has failed.
+    pub shell_on_failure: bool,
     /// Ends an `internal/watch`, and the run goes on.
     pub interrupt: Option<Arc<Notify>>,
 }

@@ -7,7 +7,11 @@
 //! It must not know who wanted the run, nor what becomes of its output.
 
 mod allowed;
+mod caches;
+mod failure;
 mod nested;
+pub(crate) mod plan;
+mod preview;
 mod scene;
 mod steps;
 
@@ -22,7 +26,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint;
-use crate::config::when::Facts;
 use crate::config::{BoxConfig, Config, Pipeline, StepConfig};
 use crate::engine::{self, Engine};
 use crate::env::{self, Env};
@@ -38,6 +41,9 @@ use crate::spec::{Outcome, RunSpec};
 use crate::steps::{self as step, Preparation, Prepared};
 
 pub(crate) use allowed::{Leave, Publishing};
+pub use plan::UnknownStep;
+pub(crate) use plan::condition;
+pub use preview::{Preview, StepPreview, preview};
 
 /// Longest clean-up inside a container.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -114,8 +120,10 @@ pub async fn execute(
         spec,
         events,
         cancel,
+        exported: Env::default(),
         steps: Vec::new(),
         warnings,
+        caches: Vec::new(),
         made: internal::Made::default(),
         checkpoints: Vec::new(),
     };
@@ -146,9 +154,12 @@ struct Run {
     spec: RunSpec,
     events: mpsc::Sender<EventKind>,
     cancel: CancellationToken,
+    /// What the shell exported before the step that goes on, if somebody will want to look around where it fails.
+    exported: Env,
     steps: Vec<StepResult>,
     /// To be told once it has begun.
     warnings: Vec<String>,
+    caches: Vec<caches::Used>,
     made: internal::Made,
     /// The names under which the state after a step is to be kept, step by step.
     checkpoints: Vec<Option<String>>,
@@ -196,6 +207,7 @@ impl Run {
         };
         let aborted = self.cancel.is_cancelled();
         let passed = !aborted && matches!(result, Ok((true, _)));
+        self.keep_caches(passed).await;
         let millis = millis(started);
         self.tell(EventKind::PipelineFinished { passed, millis, message: message.clone() }).await;
         match result {
@@ -254,6 +266,7 @@ impl Run {
         for text in preparation.warnings {
             self.warn(text).await;
         }
+        self.take_caches(&layout, &env).await;
         let image = self.spec.resume.as_ref().map_or(image, |checkpoint| checkpoint.image.clone());
         // Kept off the stack: it holds the states of all that a run waits for.
         Box::pin(self.go(&pipeline, &the_box, image, root, env, layout, preparation.steps, session)).await
@@ -412,20 +425,6 @@ impl Run {
     fn labels(&self, role: &str) -> HashMap<String, String> {
         leftovers::labels(&self.spec.key, &self.spec.owner, role)
     }
-}
-
-/// Why nothing is done where a condition does not hold.
-pub(crate) fn condition(facts: &Facts<'_>) -> String {
-    let named = |what: &str, name: Option<&str>| match name.filter(|name| !name.is_empty()) {
-        Some(name) => format!("{what} {name}"),
-        None => format!("no {what}"),
-    };
-    let changed = facts.changed.map(|paths| format!(", {} changed paths", paths.len())).unwrap_or_default();
-    format!(
-        "its `when` does not hold: {}, {}{changed}",
-        named("branch", facts.branch),
-        named("tag", facts.tag)
-    )
 }
 
 fn ending(failed: Option<(String, String)>, cancelled: bool) -> (bool, Option<String>) {

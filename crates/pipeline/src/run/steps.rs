@@ -47,6 +47,9 @@ impl Run {
             self.finish(number, step, StepOutcome::Skipped, None, Instant::now(), None).await;
         }
         let mut failed = self.series(scene, &main_env, session, &main[done..], done).await?;
+        if let Some((step, _)) = &failed {
+            self.shell_where_it_failed(scene, step).await;
+        }
         if let Some(name) =
             self.spec.commit.clone().filter(|_| failed.is_none() && !self.cancel.is_cancelled())
         {
@@ -76,6 +79,7 @@ impl Run {
         first: usize,
     ) -> Result<Option<(String, String)>, Error> {
         for (number, step) in (first..).zip(steps) {
+            self.remember(env, session).await;
             let report = self.step(scene, env, session, number, step).await?;
             if report.outcome != StepOutcome::Passed {
                 return Ok(Some((step.name.clone(), report.message.unwrap_or_default())));

@@ -7,6 +7,7 @@
     reason = "these are tests"
 )]
 
+mod caches;
 mod checkpoints;
 mod contract;
 mod corpus;
