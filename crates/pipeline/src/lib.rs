@@ -48,9 +48,10 @@ pub use mask::Error as MaskError;
 pub use podman::{Error as PodmanError, stop_service};
 pub use pull::Error as PullError;
 pub use registry::{Error as RegistryError, auth_file_places};
-pub use run::{Error, UnknownStep, execute};
+pub use run::{Error, Preview, StepPreview, UnknownStep, execute, preview};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
+pub use source::Ignore;
 pub use spec::{Git, Outcome, RunSpec, Selection, Source, Terminal, Tuning};
 pub use workflow::{
     Approver, Decision, Error as WorkflowError, Groups, NodeEnd, NodeEvent, NodeOutcome, WorkflowOutcome,

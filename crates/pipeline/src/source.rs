@@ -21,7 +21,7 @@ const MESSAGE: u64 = 4096;
 
 /// What is left out of a copy: lines as in a .gitignore (without `!`).
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ignore {
+pub struct Ignore {
     patterns: Vec<Pattern>,
 }
 
@@ -34,7 +34,9 @@ struct Pattern {
 }
 
 impl Ignore {
-    pub(crate) fn parse(text: &str) -> Ignore {
+    /// Reads the lines of such a file.
+    #[must_use]
+    pub fn parse(text: &str) -> Ignore {
         let mut patterns = Vec::new();
         for line in
             text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with(['#', '!']))
@@ -48,7 +50,9 @@ impl Ignore {
         Ignore { patterns }
     }
 
-    pub(crate) fn matches(&self, relative: &Path, directory: bool) -> bool {
+    /// Whether a path (from the root of the tree) is left out.
+    #[must_use]
+    pub fn matches(&self, relative: &Path, directory: bool) -> bool {
         let name = relative.file_name().map_or(&[][..], OsStr::as_bytes);
         self.patterns.iter().any(|pattern| {
             let text = if pattern.anchored { relative.as_os_str().as_bytes() } else { name };

@@ -161,6 +161,8 @@ pub struct RunSpec {
     pub resume: Option<Checkpoint>,
     /// The terminal of whoever started the run, for `internal/shell`.
     pub terminal: Option<Arc<dyn Terminal>>,
+    /// Gives that terminal a shell in the box when a step has failed.
+    pub shell_on_failure: bool,
     /// Ends an `internal/watch`, and the run goes on.
     pub interrupt: Option<Arc<Notify>>,
 }

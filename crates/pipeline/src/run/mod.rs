@@ -10,9 +10,11 @@
 mod allowed;
 mod attempt;
 mod caches;
+mod failure;
 mod nested;
 mod own;
 pub(crate) mod plan;
+mod preview;
 mod publish;
 mod scene;
 mod steps;
@@ -47,6 +49,7 @@ use self::attempt::Ended;
 use self::plan::Plan;
 pub use self::plan::UnknownStep;
 pub(crate) use allowed::{Leave, Publishing};
+pub use preview::{Preview, StepPreview, preview};
 
 /// Longest clean-up inside a container.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -147,6 +150,7 @@ pub async fn execute(
         settings,
         missing,
         plans: Vec::new(),
+        exported: Env::default(),
         steps: Vec::new(),
         warnings,
         caches: Vec::new(),
@@ -189,6 +193,8 @@ struct Run {
     missing: Vec<String>,
     /// What holds for each step, after-steps behind the others.
     plans: Vec<Plan>,
+    /// What the shell exported before the step that goes on, if somebody will want to look around where it fails.
+    exported: Env,
     /// Those of the attempt that goes on.
     steps: Vec<StepResult>,
     /// To be told once it has begun.

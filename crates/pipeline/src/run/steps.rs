@@ -71,6 +71,9 @@ impl Run {
             }
         }
         let mut failed = self.series(scene, &main_env, session, main, 0).await?;
+        if let Some(failure) = &failed {
+            self.shell_where_it_failed(scene, &failure.step).await;
+        }
         let commit = self.spec.commit.clone().filter(|_| failed.is_none() && !self.cancel.is_cancelled());
         if let Some(name) = commit
             && let Err(message) = self.commit(scene, &main_env, &name).await
@@ -114,6 +117,7 @@ impl Run {
                 self.finish(&step, Tried::skipped(Some(reason)), Instant::now(), false).await;
                 continue;
             }
+            self.remember(env, session).await;
             let report = self.step(scene, env, session, &step).await?;
             if report.failure.is_some() {
                 return Ok(report.failure);

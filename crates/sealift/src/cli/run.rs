@@ -42,6 +42,12 @@ pub(crate) struct RunArgs {
     /// How many pipelines of a workflow may run at once [default: half the CPUs, at least 2]
     #[arg(long, value_name = "N", requires = "workflow")]
     pub(crate) slots: Option<usize>,
+    /// A shell in the box of a step that failed, before it is removed; needs a terminal
+    #[arg(long, conflicts_with_all = ["watch", "dry_run"])]
+    pub(crate) shell_on_failure: bool,
+    /// Begin with an empty cache, and keep none
+    #[arg(long)]
+    pub(crate) no_cache: bool,
     /// Agree to everything that a workflow asks
     #[arg(long)]
     pub(crate) yes: bool,

@@ -2,11 +2,13 @@
 
 mod ask;
 mod carry;
+mod dry;
 mod git;
 mod keep;
 mod place;
 mod stop;
 mod variables;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,12 +16,14 @@ use std::sync::Arc;
 
 use sealift_pipeline::config::{self, Graph, Loaded};
 use sealift_pipeline::steps::StepSources;
-use sealift_pipeline::{Approver, CacheSpec, Engine, Git, RunSpec, Selection, Source, auth_file_places};
+use sealift_pipeline::{
+    Approver, CacheSpec, Engine, Git, Ignore, RunSpec, Selection, Source, auth_file_places,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{FactArgs, Global, RunArgs};
 use crate::error::Error;
-use crate::print::{Again, Printer, Style, View};
+use crate::print::{Again, Printer, Style, View, visible};
 
 pub(crate) use ask::Desk;
 use ask::{Nobody, Yes};
@@ -81,14 +85,22 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
             steps: step_sources()?,
             cache,
             git,
+            shell_on_failure: args.shell_on_failure,
             ..RunSpec::default()
         },
         loaded,
         variables,
         keep: args.artifacts.map_or(Keep::Nothing, Keep::New),
     };
-    let stop = Stop::listen()?;
+    if args.dry_run {
+        dry::print(&request, &view.printer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let base = cache_dir()?;
+    if !args.no_cache {
+        request.spec.cache = Some(CacheSpec::new(base.join("caches"), &request.spec.git.branch));
+    }
+    let stop = Stop::listen()?;
     let engine = Engine::connect(&super::dev::engine_options(&base)).await?;
     for text in clear_abandoned(&engine, &base).await? {
         say_note(&view.printer, &text)?;
@@ -103,12 +115,89 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         };
         *approver = Some(asked);
     }
-    if let Some(person) = person {
-        request.spec.terminal = Some(person);
+    match person {
+        Some(person) => request.spec.terminal = Some(person),
+        None if args.shell_on_failure => {
+            return Err(Error::plain("--shell-on-failure needs a terminal on standard input and output"));
+        }
+        None => {}
+    }
+    if args.watch {
+        return Box::pin(again_and_again(&engine, request, &base, &mut view, &stop, &mut desk)).await;
     }
     let cancel = CancellationToken::new();
     let ended = Box::pin(carry_out(&engine, &request, &base, &mut view, &stop, &mut desk, cancel)).await?;
     Ok(ended.code(&stop))
+}
+
+/// Runs it now and whenever a file changes, until somebody stops it. A change ends the run under way.
+async fn again_and_again(
+    engine: &Engine,
+    mut request: Request,
+    base: &Path,
+    view: &mut View,
+    stop: &Stop,
+    desk: &mut Desk,
+) -> Result<ExitCode, Error> {
+    let (Source::Copy(dir) | Source::Direct(dir) | Source::Own(dir) | Source::Whole(dir)) =
+        &request.spec.source;
+    let dir = dir.clone();
+    let ignore_file = request.loaded.config.ignore_file.clone();
+    let ignore_file = dir.join(ignore_file.as_deref().unwrap_or(".werckerignore"));
+    let ignore = Ignore::parse(&std::fs::read_to_string(ignore_file).unwrap_or_default());
+    let mut watch = watch::Watch::start(&dir, ignore)?;
+    loop {
+        let cancel = CancellationToken::new();
+        let mut changed = {
+            let mut running = Box::pin(carry_out(engine, &request, base, view, stop, desk, cancel.clone()));
+            tokio::select! {
+                ended = &mut running => {
+                    ended?;
+                    None
+                }
+                changed = watch.changed() => {
+                    cancel.cancel();
+                    running.await?;
+                    Some(changed?)
+                }
+            }
+        };
+        loop {
+            if let Some(code) = stop.code() {
+                return Ok(ExitCode::from(code));
+            }
+            if let Some(path) = changed.take() {
+                say_note(&view.printer, &format!("{} has changed", visible(&path.display().to_string())))?;
+                // The file itself may be what changed; while it is wrong, the next change is waited for.
+                match reload(&request) {
+                    Ok(loaded) => {
+                        request.loaded = loaded;
+                        break;
+                    }
+                    // Said, and that is all there is to do about it.
+                    Err(error) => drop(crate::error::report(&error, view.printer.output)),
+                }
+            }
+            say_note(&view.printer, "waiting for a change; Ctrl-C ends it")?;
+            tokio::select! {
+                path = watch.changed() => changed = Some(path?),
+                () = stop.asked(1) => {}
+            }
+        }
+    }
+}
+
+/// The same file as it is now, as long as it still has what is to be run.
+fn reload(request: &Request) -> Result<Loaded, Error> {
+    let loaded = config::load(&request.loaded.path)?;
+    match &request.what {
+        What::Pipeline => {
+            let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            super::check_pipeline(&loaded.config, &request.spec.pipeline, &file, &loaded.text)?;
+        }
+        What::Workflow { name, .. } => drop(graph(&loaded, name)?),
+    }
+    Ok(loaded)
 }
 
 /// A workflow of the file, as its graph.

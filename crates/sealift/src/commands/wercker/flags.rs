@@ -107,7 +107,7 @@ pub(crate) const PIPELINE: &[Flag] = &[
         Switch,
         Refused("nothing of a run is left behind; use: sealift run --shell-on-failure"),
     ),
-    flag("attach-on-error", Switch, Refused("use: sealift run --shell-on-failure")),
+    flag("attach-on-error", Switch, Works),
     flag("enable-dev-steps", Switch, Idle("they are always on")),
     flag("publish", Value, Warns("wercker itself no longer heard it; use --expose-ports")),
     flag("store-s3", Switch, Refused(STORE)),

@@ -11,7 +11,9 @@ use std::time::Duration;
 use clap::ArgMatches;
 use sealift_model::diagnostic::chain;
 use sealift_pipeline::config::{self, Loaded};
-use sealift_pipeline::{Approver, Checkpoint, Engine, RunSpec, Source, Terminal, Tuning, checkpoints};
+use sealift_pipeline::{
+    Approver, CacheSpec, Checkpoint, Engine, RunSpec, Source, Terminal, Tuning, checkpoints,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::text;
@@ -82,6 +84,7 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
         docker_network: text(matches, "docker-network").map(str::to_owned),
         // As that CLI did it, without being asked.
         allow_docker: true,
+        shell_on_failure: matches.get_flag("attach-on-error"),
         terminal: person.map(|person| person as Arc<dyn Terminal>),
         ..RunSpec::default()
     };
@@ -132,6 +135,8 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
     for said in local::clear_abandoned(&engine, &base).await? {
         voice.say(Mood::Plain, &said);
     }
+    let mut request = request;
+    request.spec.cache = Some(CacheSpec::new(base.join("caches"), &request.spec.git.branch));
     let mut view = View::wercker(voice);
     let cancel = CancellationToken::new();
     let running = local::carry_out(&engine, &request, &base, &mut view, &stop, &mut desk, cancel);
