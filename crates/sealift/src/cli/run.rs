@@ -75,9 +75,6 @@ pub(crate) struct RunArgs {
     /// The steps work on the directory itself and change it; nothing is copied
     #[arg(long)]
     pub(crate) direct: bool,
-    /// Neither take the cache that earlier runs have left nor keep one
-    #[arg(long)]
-    pub(crate) no_cache: bool,
     /// A run that fails leaves the cache as it was
     #[arg(long)]
     pub(crate) cache_on_success: bool,

@@ -97,9 +97,6 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         return Ok(ExitCode::SUCCESS);
     }
     let base = cache_dir()?;
-    if !args.no_cache {
-        request.spec.cache = Some(CacheSpec::new(base.join("caches"), &request.spec.git.branch));
-    }
     let stop = Stop::listen()?;
     let engine = Engine::connect(&super::dev::engine_options(&base)).await?;
     for text in clear_abandoned(&engine, &base).await? {
@@ -227,7 +224,7 @@ pub(crate) fn step_sources() -> Result<StepSources, Error> {
 }
 
 /// The cache of the project in a directory, on a branch.
-fn cache(dir: &Path, branch: &str, keep_on_failure: bool) -> Result<CacheSpec, Error> {
+pub(crate) fn cache(dir: &Path, branch: &str, keep_on_failure: bool) -> Result<CacheSpec, Error> {
     let store = cache_dir()?.join("caches");
     Ok(CacheSpec { keep_on_failure, ..CacheSpec::new(store, &dir.to_string_lossy(), branch) })
 }
