@@ -41,7 +41,7 @@ const SLOW: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(50);
 /// For the first word of an engine that may not be there.
-const PROBE: Duration = Duration::from_secs(3);
+const PROBE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

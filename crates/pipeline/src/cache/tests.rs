@@ -170,7 +170,6 @@ fn some_paths_and_nothing_that_links_lead_to() {
     };
     assert_eq!(
         (names(&data), names(&data.join("sub"))),
-        (vec!["sub".into(), "up".into()], vec!["a".into(), "empty".into()])
+        (vec!["sub".into()], vec!["a".into(), "empty".into()])
     );
-    assert!(data.join("up").is_symlink());
 }

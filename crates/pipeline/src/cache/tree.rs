@@ -110,22 +110,23 @@ impl Index {
         open: &mut Vec<String>,
     ) -> Result<(), Error> {
         for path in paths {
-            let normal = |part: &str| !part.is_empty() && part != "." && part != "..";
-            let mut above = String::new();
-            for part in path.split('/').filter(|part| *part != "." && !part.is_empty()) {
-                let path = if above.is_empty() { part.to_owned() } else { format!("{above}/{part}") };
-                let place = from.join(&path);
-                if !normal(part)
-                    || place.symlink_metadata().is_err()
-                    || !self.add(&place, path.clone(), known)?
-                {
-                    above.clear();
-                    break;
-                }
-                above = path;
+            let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+            let mut place = from.to_owned();
+            let mut leads = !parts.contains(&"..");
+            for (number, part) in parts.iter().enumerate() {
+                place.push(part);
+                let found = place.symlink_metadata().ok();
+                let last = number + 1 == parts.len();
+                leads &= found.is_some_and(|found| last || found.is_dir());
             }
-            if !above.is_empty() {
-                open.push(above);
+            if !leads {
+                continue;
+            }
+            for number in 1..=parts.len() {
+                let path = parts[..number].join("/");
+                if self.add(&from.join(&path), path.clone(), known)? && number == parts.len() {
+                    open.push(path);
+                }
             }
         }
         Ok(())

@@ -76,7 +76,7 @@ fn start_podman(dir: &Path) {
     if !Path::new("/sys/fs/cgroup/cgroup.controllers").is_file() {
         command.args(["--runtime", "runc"]);
     }
-    command.args(["system", "service", "--time=60"]).arg(format!("unix://{}", socket.display()));
+    command.args(["system", "service", "--time=600"]).arg(format!("unix://{}", socket.display()));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let child = command.spawn();
     let mut child =
