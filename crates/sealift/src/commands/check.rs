@@ -1,6 +1,6 @@
 //! `sealift check`: what a wercker.yml would do, and all that is wrong with it. Nothing is run and nobody is asked.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use sealift_model::diagnostic::{Diagnostic, Severity};
@@ -8,6 +8,7 @@ use sealift_pipeline::config::settings::print_duration;
 use sealift_pipeline::config::{
     self, BoxConfig, Config, Graph, GraphNode, Pipeline, Settings, StepConfig, Workflow, tree,
 };
+use sealift_pipeline::steps;
 use serde_json::{Value, json};
 
 use crate::cli::{CheckArgs, Global};
@@ -24,7 +25,9 @@ pub(super) fn check(args: &CheckArgs, global: &Global) -> Result<ExitCode, Error
     let path = if args.path.is_dir() { config::find_config(&args.path)? } else { args.path.clone() };
     let checked = match config::load(&path) {
         Ok(loaded) => {
-            Checked { path, text: loaded.text, config: Some(loaded.config), found: loaded.diagnostics }
+            let mut found = loaded.diagnostics;
+            found.extend(missing_steps(&loaded.config, &loaded.text, &path)?);
+            Checked { path, text: loaded.text, config: Some(loaded.config), found }
         }
         Err(config::Error::Invalid { path, text, diagnostics }) => {
             Checked { path, text, config: None, found: diagnostics }
@@ -39,6 +42,25 @@ pub(super) fn check(args: &CheckArgs, global: &Global) -> Result<ExitCode, Error
         checked.print(&printer)?;
     }
     Ok(if checked.count(Severity::Error) > 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// Steps that are nowhere, as warnings: the file is sound, and the step may be where the pipeline is run.
+fn missing_steps(config: &Config, text: &str, path: &Path) -> Result<Vec<Diagnostic>, Error> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let sources = super::local::step_sources()?;
+    let mut found: Vec<Diagnostic> = Vec::new();
+    for pipeline in &config.pipelines {
+        let targets = pipeline.targets.iter().map(|(name, _)| Some(name.as_str()));
+        for target in std::iter::once(None).chain(targets) {
+            for missing in steps::check(config, text, &pipeline.name, target, dir, &sources) {
+                let missing = Diagnostic { severity: Severity::Warning, ..missing };
+                if !found.contains(&missing) {
+                    found.push(missing);
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 struct Checked {
