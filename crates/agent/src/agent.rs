@@ -97,6 +97,7 @@ impl Agent {
         let run_options = runs::Options {
             machine: options.machine.id.clone(),
             work_dir: options.state_dir.join("runs"),
+            cache_dir: options.state_dir.join("caches"),
             engine: options.engine.clone(),
         };
         let runs = Runs::new(run_options, options.client.clone(), options.clock.clone());

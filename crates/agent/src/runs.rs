@@ -17,7 +17,9 @@ use sealift_model::{
     EventKind, MachineId, Run, RunAssignment, RunEvent, RunId, SessionId, Timestamp, UnitName,
 };
 use sealift_package::archive::{self, Limits};
-use sealift_pipeline::{Engine, EngineOptions, Git, Leftovers, RunSpec, Source, config};
+use sealift_pipeline::{
+    CacheSpec, Engine, EngineOptions, Git, Leftovers, RunSpec, Source, config, remove_work_dir,
+};
 use sealift_unitfile::UnitFile;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
@@ -61,6 +63,8 @@ pub struct Options {
     pub machine: MachineId,
     /// Each attempt gets a folder below it, removed when the attempt ends.
     pub work_dir: PathBuf,
+    /// Where pipelines' caches are kept.
+    pub cache_dir: PathBuf,
     pub engine: EngineOptions,
 }
 
@@ -164,7 +168,7 @@ impl Inner {
                 let work_dir = &self.options.work_dir;
                 let io = |action| move |source| Error::Io { action, path: work_dir.clone(), source };
                 for entry in fs::read_dir(work_dir).map_err(io("read"))? {
-                    fs::remove_dir_all(entry.map_err(io("read"))?.path()).map_err(io("clear"))?;
+                    remove_work_dir(&entry.map_err(io("read"))?.path()).map_err(io("clear"))?;
                 }
                 Ok(engine)
             })
@@ -199,9 +203,7 @@ impl Inner {
         if let Err(error) = finished {
             tracing::warn!(run = %run.id, attempt, error = chain(&error), "the end of an attempt could not be told");
         }
-        if let Err(error) = fs::remove_dir_all(&folder)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = remove_work_dir(&folder) {
             tracing::warn!(path = %folder.display(), %error, "cannot remove the folder of an attempt");
         }
     }
@@ -285,6 +287,11 @@ impl Inner {
             pipeline: run.pipeline.clone(),
             source: Source::Own(source),
             work_dir: folder,
+            cache: Some(CacheSpec::new(
+                self.options.cache_dir.clone(),
+                run.id.project.as_str(),
+                run.branch.as_str(),
+            )),
             git: Git {
                 branch: run.branch.to_string(),
                 commit: run.commit.to_string(),

@@ -99,6 +99,8 @@ pub struct Engine {
 struct Inner {
     address: String,
     name: String,
+    /// The version of the interface that the engine and bollard agreed on, such as `v1.41`.
+    version: String,
     podman: bool,
     rootless: bool,
     shares_mounts: bool,
@@ -163,23 +165,36 @@ impl Engine {
         let docker = docker.map_err(|e| e.to_string())?;
         let docker = timeout(PROBE, docker.negotiate_version()).await;
         let docker = docker.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
-        let answers = async { tokio::try_join!(docker.version(), docker.info()) };
-        let (version, info) = timeout(PROBE, answers)
-            .await
-            .map_err(|_| "does not answer".to_owned())?
-            .map_err(|e| e.to_string())?;
+        let version = timeout(PROBE, docker.version()).await;
+        let version = version.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
         let podman = version.components.iter().flatten().any(|part| part.name.starts_with("Podman"));
-        // Podman 4.3 does not say so; whose process it is does.
-        let rootless = info.security_options.iter().flatten().any(|option| option.contains("rootless"))
-            || podman && peer.is_some_and(|peer| peer.uid() != 0);
+        let rootless = match peer.filter(|_| podman) {
+            // Whose process it is says it. Podman's own answer takes long: it asks the package manager about its parts.
+            Some(peer) => peer.uid() != 0,
+            None => {
+                let info = timeout(PROBE, docker.info()).await;
+                let info = info.map_err(|_| "does not answer".to_owned())?.map_err(|e| e.to_string())?;
+                info.security_options.iter().flatten().any(|option| option.contains("rootless"))
+            }
+        };
         let shares_mounts = !rootless && peer.and_then(|peer| peer.pid()).is_some_and(sees_our_mounts);
         let kind = if podman { "Podman" } else { "Docker" };
         let name = format!("{kind} {}", version.version.unwrap_or_default());
         tracing::debug!(address, name, rootless, "container engine");
         let address = address.to_owned();
+        let version = docker.client_version();
+        let version = format!("v{}.{}", version.major_version, version.minor_version);
         Ok(Engine {
             docker,
-            inner: Arc::new(Inner { address, name, podman, rootless, shares_mounts, _service: service }),
+            inner: Arc::new(Inner {
+                address,
+                name,
+                version,
+                podman,
+                rootless,
+                shares_mounts,
+                _service: service,
+            }),
         })
     }
 
@@ -216,10 +231,21 @@ impl Engine {
 
     async fn inspect_image(&self, image: &str) -> Result<Option<(String, ImageConfig)>, Error> {
         let what = || format!("cannot look for image {image}");
-        match within(QUICK, what, self.docker.inspect_image(image)).await {
-            Ok(found) => Ok(Some((found.id.unwrap_or_default(), found.config.unwrap_or_default()))),
-            Err(Error::Refused { answer, .. }) if answer.starts_with("404") => Ok(None),
-            Err(error) => Err(error),
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            match within(QUICK, what, self.docker.inspect_image(image)).await {
+                Ok(found) => {
+                    return Ok(Some((found.id.unwrap_or_default(), found.config.unwrap_or_default())));
+                }
+                Err(Error::Refused { answer, .. }) if answer.starts_with("404") => return Ok(None),
+                // Podman stumbles over a name that goes to another image at this moment.
+                Err(Error::Refused { answer, .. })
+                    if answer.contains("image not known") && Instant::now() < deadline =>
+                {
+                    sleep(RETRY).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -271,7 +297,7 @@ impl Engine {
 
     pub(crate) async fn inspect(&self, name: &str) -> Result<Container, Error> {
         let what = || format!("cannot inspect container {name}");
-        read(what, lenient::container(&self.inner.address, name)).await
+        read(what, lenient::container(&self.inner.address, &self.inner.version, name)).await
     }
 
     /// Kills and removes a container at once, with its anonymous volumes.
@@ -293,7 +319,8 @@ impl Engine {
     pub(crate) async fn labelled(&self, label: &str) -> Result<(Vec<String>, Vec<String>), Error> {
         let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
         let what = || "cannot list containers".to_owned();
-        let containers = read(what, lenient::containers(&self.inner.address, label)).await?;
+        let containers =
+            read(what, lenient::containers(&self.inner.address, &self.inner.version, label)).await?;
         let options = query::ListNetworksOptionsBuilder::default().filters(&filters).build();
         let what = || "cannot list networks".to_owned();
         let networks = within(QUICK, what, self.docker.list_networks(Some(options))).await?;
@@ -314,6 +341,15 @@ impl Engine {
             text
         };
         timeout(QUICK, collect).await.unwrap_or_default().trim_end().to_owned()
+    }
+
+    /// What a container has written from its start on, and what it writes now.
+    pub(crate) fn follow_log(
+        &self,
+        name: &str,
+    ) -> BoxStream<'static, Result<bollard::container::LogOutput, ApiError>> {
+        let options = query::LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).build();
+        self.docker.logs(name, Some(options)).boxed()
     }
 
     /// Takes hold of the streams of a container's main process, which need not have been started yet.

@@ -13,6 +13,9 @@ use crate::session::REPORT;
 use crate::source;
 use crate::spec::{RunSpec, Source};
 
+/// Where published paths are put, in a run's working directory. The container does not see it.
+pub(crate) const PUBLISHED: &str = "published";
+
 /// Where everything is.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
@@ -53,6 +56,7 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
     }
     let space = work_dir.join("changes");
     source::remove(&space)?;
+    source::remove(&work_dir.join(PUBLISHED))?;
     let control = work_dir.join("control");
     source::remove(&control)?;
     for name in ["cache", "output", "report", "steps"] {

@@ -87,14 +87,14 @@ impl Container {
 }
 
 /// The containers that carry a label, running or not.
-pub(crate) async fn containers(address: &str, label: &str) -> Result<Vec<Listed>, Error> {
+pub(crate) async fn containers(address: &str, version: &str, label: &str) -> Result<Vec<Listed>, Error> {
     let filters = serde_json::json!({ "label": [label] }).to_string();
-    get(address, &format!("/containers/json?all=1&filters={}", encode(&filters))).await
+    get(address, &format!("/{version}/containers/json?all=1&filters={}", encode(&filters))).await
 }
 
 /// What one container is doing.
-pub(crate) async fn container(address: &str, name: &str) -> Result<Container, Error> {
-    get(address, &format!("/containers/{}/json", encode(name))).await
+pub(crate) async fn container(address: &str, version: &str, name: &str) -> Result<Container, Error> {
+    get(address, &format!("/{version}/containers/{}/json", encode(name))).await
 }
 
 async fn get<T: DeserializeOwned>(address: &str, path: &str) -> Result<T, Error> {
@@ -111,9 +111,8 @@ async fn ask<T: DeserializeOwned>(
     path: &str,
 ) -> Result<T, Error> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // A version that Docker and Podman have had for years; without one, Podman answers in a form of its own.
-    let uri = format!("/v1.40{path}");
-    let request = Request::get(uri).header(HOST, "engine").body(Empty::<Bytes>::new())?;
+    // There is a version in it: without one, Podman answers in a form of its own.
+    let request = Request::get(path).header(HOST, "engine").body(Empty::<Bytes>::new())?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();

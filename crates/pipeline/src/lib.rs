@@ -15,6 +15,7 @@ mod env;
 pub mod env_file;
 pub mod import;
 mod internal;
+mod junit;
 mod layout;
 mod leftovers;
 mod lenient;

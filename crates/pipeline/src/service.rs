@@ -1,7 +1,7 @@
 //! Services: containers beside the box, such as a database.
 //!
 //! Guarantees: when a service is said to be ready, a connection from the box to its ports is accepted (or the
-//! image's own health check passes); one that never gets there ends the wait with the reason and its last words.
+//! image's own health check passes, or what the file's `ready` asks for is so); one that never gets there ends the wait with the reason and its last words.
 //!
 //! It must not know about steps.
 
@@ -10,12 +10,18 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig, ImageConfig};
+use bollard::container::LogOutput;
+use bollard::models::{
+    ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, ImageConfig, NetworkingConfig,
+};
+use futures_util::StreamExt;
+use memchr::memmem;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::BoxConfig;
+use crate::config::settings::Probe;
+use crate::config::{BoxConfig, Ready};
 use crate::engine::{self, Engine};
 use crate::env::{self, Env};
 use crate::run::Leave;
@@ -23,6 +29,8 @@ use crate::shell;
 
 /// How often a service that is not ready is tried again.
 const RETRY: Duration = Duration::from_millis(100);
+/// How often a service whose log is silent is looked at: it may have ended without a word.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long one try may take.
 const TRY: Duration = Duration::from_millis(500);
 /// How long one run of a health check may take where the image does not say.
@@ -58,6 +66,10 @@ impl fmt::Display for LastWords {
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) alias: String,
+    /// More names.
+    aliases: Vec<String>,
+    /// When it counts as ready; none: by its health check, or its ports.
+    wanted: Option<Ready>,
     container: String,
     pub(crate) address: IpAddr,
     ports: Vec<u16>,
@@ -95,7 +107,7 @@ pub(crate) async fn start(
     let mut host = HostConfig {
         network_mode: Some(place.network.to_owned()),
         extra_hosts: Some(hosts(place.earlier)),
-        ..HostConfig::default()
+        ..limits(config)
     };
     let body = ContainerCreateBody {
         image: Some(image.to_owned()),
@@ -104,7 +116,9 @@ pub(crate) async fn start(
         entrypoint: command(&config.entrypoint),
         env: Some(full_env),
         labels: Some(place.labels),
+        user: config.user.clone(),
         host_config: Some(host),
+        networking_config: names(config, place.network),
         ..ContainerCreateBody::default()
     };
     engine.create(&place.container, body).await?;
@@ -123,12 +137,35 @@ pub(crate) async fn start(
     known_env.extend(own_env);
     let links = env::links(&alias, &address.to_string(), &ports, &known_env);
     let health = image_config.healthcheck.as_ref().and_then(health);
-    Ok(Service { alias, container: place.container, address, ports, health, links })
+    let (aliases, wanted) = (config.aliases.clone(), config.ready.as_deref().cloned());
+    Ok(Service { alias, aliases, wanted, container: place.container, address, ports, health, links })
+}
+
+/// What a box or service may use of the machine.
+pub(crate) fn limits(config: &BoxConfig) -> HostConfig {
+    HostConfig {
+        memory: config.memory.and_then(|bytes| i64::try_from(bytes).ok()),
+        nano_cpus: config.cpu_millis.map(|millis| i64::from(millis) * 1_000_000),
+        ..HostConfig::default()
+    }
+}
+
+/// The names by which an engine with a name service lets others find it, besides [`hosts`].
+pub(crate) fn names(config: &BoxConfig, network: &str) -> Option<NetworkingConfig> {
+    if config.aliases.is_empty() {
+        return None;
+    }
+    let endpoint = EndpointSettings { aliases: Some(config.aliases.clone()), ..EndpointSettings::default() };
+    Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(network.to_owned(), endpoint)])) })
 }
 
 /// Lines for `/etc/hosts`.
 pub(crate) fn hosts(services: &[Service]) -> Vec<String> {
-    services.iter().map(|service| format!("{}:{}", service.alias, service.address)).collect()
+    let of_one = |service: &Service| {
+        let names = std::iter::once(&service.alias).chain(&service.aliases);
+        names.map(|name| format!("{name}:{}", service.address)).collect::<Vec<_>>()
+    };
+    services.iter().flat_map(of_one).collect()
 }
 
 /// The TCP ports that a service is known to serve: those that the file names, else those that the image exposes.
@@ -163,6 +200,12 @@ fn health(config: &HealthConfig) -> Option<(Vec<String>, Duration)> {
 impl Service {
     /// What will be waited for, for people; none if nothing can be.
     pub(crate) fn awaited(&self) -> Option<String> {
+        match self.wanted.as_ref().map(|wanted| &wanted.probe) {
+            Some(Probe::Port(port)) => return Some(format!("port {port}")),
+            Some(Probe::Log(_)) => return Some("its log".to_owned()),
+            Some(Probe::Command(_)) => return Some("its command".to_owned()),
+            None => {}
+        }
         match (&self.health, self.ports.as_slice()) {
             (Some(_), _) => Some("its health check".to_owned()),
             (None, []) => None,
@@ -180,7 +223,11 @@ impl Service {
         limit: Duration,
         cancel: &CancellationToken,
     ) -> Result<(), Error> {
+        let limit = self.wanted.as_ref().map_or(limit, |wanted| wanted.timeout);
         let deadline = Instant::now() + limit;
+        if let Some(Ready { probe: Probe::Log(text), .. }) = &self.wanted {
+            return self.has_said(engine, text, limit, cancel).await;
+        }
         loop {
             let missing = self.missing(engine).await?;
             // Looked at after the try: an address without its container may be answered by anybody on the way.
@@ -202,19 +249,76 @@ impl Service {
         }
     }
 
+    /// Waits until a line of its output holds `text`, at most for `limit`.
+    async fn has_said(
+        &self,
+        engine: &Engine,
+        text: &str,
+        limit: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + limit;
+        loop {
+            // From its beginning: nothing was missed, and one that broke off is taken up again.
+            let mut log = engine.follow_log(&self.container);
+            let mut searches = [Search::new(text), Search::new(text)];
+            let mut look = Instant::now() + LOOK;
+            let found = loop {
+                tokio::select! {
+                    next = log.next() => match next {
+                        Some(Ok(LogOutput::StdErr { message })) if searches[1].push(&message) => break true,
+                        Some(Ok(LogOutput::StdOut { message } | LogOutput::Console { message }))
+                            if searches[0].push(&message) => break true,
+                        Some(Ok(_)) => {}
+                        Some(Err(_)) | None => break false,
+                    },
+                    () = sleep_until(look) => {
+                        look += LOOK;
+                        if !engine.inspect(&self.container).await?.state.running {
+                            break false;
+                        }
+                    }
+                    () = sleep_until(deadline) => {
+                        let why = format!("its log has no line with {text:?}");
+                        let last = LastWords(engine.last_lines(&self.container, LAST_LINES).await);
+                        return Err(Error::NotReady { alias: self.alias.clone(), limit, why, last });
+                    }
+                    () = cancel.cancelled() => return Err(Error::Cancelled),
+                }
+            };
+            let state = engine.inspect(&self.container).await?.state;
+            if !state.running {
+                let last = LastWords(engine.last_lines(&self.container, LAST_LINES).await);
+                return Err(Error::Ended { alias: self.alias.clone(), code: state.exit_code, last });
+            }
+            if found {
+                return Ok(());
+            }
+            sleep(RETRY).await;
+        }
+    }
+
     /// What is still missing, if anything.
     async fn missing(&self, engine: &Engine) -> Result<Option<String>, Error> {
-        if let Some((command, limit)) = &self.health {
-            return Ok(match engine.command(&self.container, None, command, *limit).await {
+        let (what, check) = match self.wanted.as_ref().map(|wanted| (&wanted.probe, wanted.timeout)) {
+            Some((Probe::Command(command), limit)) => {
+                let command = ["/bin/sh", "-c", command].map(str::to_owned).to_vec();
+                ("its command", Some((command, limit)))
+            }
+            Some(_) => ("", None),
+            None => ("its health check", self.health.clone()),
+        };
+        if let Some((command, limit)) = check {
+            return Ok(match engine.command(&self.container, None, &command, limit).await {
                 Ok(0) => None,
-                Ok(code) => Some(format!("its health check ends with code {code}")),
+                Ok(code) => Some(format!("{what} ends with code {code}")),
                 Err(engine::Error::TimedOut { limit, .. }) => {
-                    Some(format!("its health check takes longer than {} s", limit.as_secs()))
+                    Some(format!("{what} takes longer than {} s", limit.as_secs()))
                 }
                 Err(error) => return Err(error.into()),
             });
         }
-        for port in &self.ports {
+        for port in self.wanted_ports() {
             let connected = timeout(TRY, TcpStream::connect((self.address, *port))).await;
             if matches!(connected, Ok(Ok(_))) {
                 continue;
@@ -228,13 +332,42 @@ impl Service {
         Ok(None)
     }
 
+    /// The ports that have to accept connections.
+    fn wanted_ports(&self) -> &[u16] {
+        match self.wanted.as_ref().map(|wanted| &wanted.probe) {
+            Some(Probe::Port(port)) => std::slice::from_ref(port),
+            _ => &self.ports,
+        }
+    }
+
     /// Says so if the service listens where nobody else can reach it.
     fn only_loopback(&self, pid: i64) -> Option<String> {
-        self.ports.iter().find_map(|port| {
+        self.wanted_ports().iter().find_map(|port| {
             let addresses = listens(pid, *port);
             let only = !addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback);
             only.then(|| format!("it listens on port {port} of 127.0.0.1 only; let it listen on 0.0.0.0"))
         })
+    }
+}
+
+/// Looks for a text in a stream, however it is cut into chunks; keeps no more than one text's length of it.
+struct Search<'a> {
+    text: memmem::Finder<'a>,
+    tail: Vec<u8>,
+}
+
+impl<'a> Search<'a> {
+    fn new(text: &'a str) -> Search<'a> {
+        Search { text: memmem::Finder::new(text), tail: Vec::new() }
+    }
+
+    /// Whether it has come by now.
+    fn push(&mut self, chunk: &[u8]) -> bool {
+        self.tail.extend_from_slice(chunk);
+        let found = self.text.find(&self.tail).is_some();
+        let keep = self.text.needle().len().saturating_sub(1).min(self.tail.len());
+        self.tail.drain(..self.tail.len() - keep);
+        found
     }
 }
 
@@ -293,6 +426,21 @@ mod tests {
         ] {
             assert_eq!(listener(row, 6379), want.map(|a| a.parse().unwrap()), "{row}");
         }
+    }
+
+    #[test]
+    fn a_text_is_found_however_it_comes() {
+        let log = b"one\nready to go\nnot ready\n";
+        for cut in 0..log.len() {
+            for other in cut..log.len() {
+                let mut search = Search::new("ready to");
+                let found = [&log[..cut], &log[cut..other], &log[other..]].map(|chunk| search.push(chunk));
+                assert!(found.contains(&true), "{cut} {other}");
+                assert!(search.tail.len() < "ready to".len());
+            }
+        }
+        let mut search = Search::new("ready to");
+        assert!(!search.push(b"ready \n") && !search.push(b"to\nread"));
     }
 
     #[test]

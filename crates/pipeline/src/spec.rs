@@ -193,8 +193,8 @@ pub struct Outcome {
     /// What it published; else the output directory if the steps put anything there, else the source. None if it was
     /// skipped, or failed other than softly.
     pub output: Option<PathBuf>,
-    /// What steps reported, whether the run passed or not: `STEP/artifacts/..`, `STEP/numbers.ini` and
-    /// `STEP/message.txt`. None if no step left anything. It lies in the run's working directory and is as little to be
+    /// What steps reported, whether the run passed or not, in a folder `NUMBER-NAME` for each: `artifacts/`, `numbers.ini`,
+    /// `message.txt`. None if no step left anything. It lies in the run's working directory and is as little to be
     /// trusted as the steps are: it may hold links.
     pub reports: Option<PathBuf>,
 }

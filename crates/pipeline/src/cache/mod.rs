@@ -63,8 +63,11 @@ impl Error {
 pub struct CacheSpec {
     /// The store's directory; made if it is not there.
     pub store: PathBuf,
+    /// Whose caches they are; nobody sees another's.
+    pub project: String,
     pub branch: String,
-    /// Branches whose cache is taken where the run's own has none, in this order.
+    /// Branches whose cache is taken where the run's own has none, in this order, and then the newest of any branch.
+    /// These branches themselves take no other's.
     pub fallback: Vec<String>,
     /// The most bytes of one cache; a larger one is not kept.
     pub most: u64,
@@ -77,9 +80,10 @@ pub struct CacheSpec {
 impl CacheSpec {
     /// As wercker did it: at most 1,000 MB a cache, kept by failed runs as well.
     #[must_use]
-    pub fn new(store: PathBuf, branch: &str) -> CacheSpec {
+    pub fn new(store: PathBuf, project: &str, branch: &str) -> CacheSpec {
         CacheSpec {
             store,
+            project: project.to_owned(),
             branch: branch.to_owned(),
             fallback: ["main", "master"].map(str::to_owned).to_vec(),
             most: 1_000_000_000,
@@ -139,7 +143,8 @@ impl Held {
 
     /// Puts a copy of it at `to`, into what is there.
     pub(crate) fn copy(&self, to: &Path) -> Result<(), Error> {
-        let beside = to.with_extension("restored");
+        // Within, so that it is on the same file system even if `to` is a view.
+        let beside = to.join(".sealift-restored");
         let files = || Error::at(to);
         source::remove(&beside).map_err(files())?;
         source::copy(&self.data(), &beside, &[], &Ignore::default()).map_err(files())?;

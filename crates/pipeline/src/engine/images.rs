@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::wire::{self, Answer, Ask, Body};
 use super::{Engine, Error};
@@ -139,11 +139,11 @@ impl Engine {
     ) -> Result<Progress, Error> {
         // Podman's compatible interface knows no way to leave out the encryption.
         let ask = if self.inner.podman && registry::is_loopback(registry::host_of(image)) {
-            Ask::raw(Method::POST, "/v4.0.0/libpod/images/pull")
+            Ask::new(Method::POST, "/v4.0.0/libpod/images/pull")
                 .with("reference", image)
                 .with("tlsVerify", "false")
         } else {
-            Ask::new(Method::POST, "/images/create").with("fromImage", image)
+            self.request(Method::POST, "/images/create").with("fromImage", image)
         };
         let what = format!("image {image} cannot be pulled");
         let answer = self.ask(ask.credentials(credentials), JSON, wire::bytes(""), SILENCE, &what).await?;
@@ -157,7 +157,8 @@ impl Engine {
         tag: &str,
         credentials: Option<&Credentials>,
     ) -> Result<Progress, Error> {
-        let mut ask = Ask::new(Method::POST, &format!("/images/{}/push", wire::path(name))).with("tag", tag);
+        let mut ask =
+            self.request(Method::POST, &format!("/images/{}/push", wire::path(name))).with("tag", tag);
         if self.inner.podman && registry::is_loopback(registry::host_of(name)) {
             ask = ask.with("tlsVerify", "false");
         }
@@ -181,7 +182,7 @@ impl Engine {
         message: &str,
     ) -> Result<String, Error> {
         let (name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
-        let ask = Ask::new(Method::POST, "/commit").with("container", container).with("pause", "false");
+        let ask = self.request(Method::POST, "/commit").with("container", container).with("pause", "false");
         let ask = ask.with("repo", name).with("tag", tag);
         let ask = ask.with("author", author).with("comment", message);
         let what = format!("container {container} cannot be committed");
@@ -197,7 +198,7 @@ impl Engine {
         credentials: &[Credentials],
         context: Body,
     ) -> Result<Progress, Error> {
-        let mut ask = Ask::new(Method::POST, "/build").with("rm", "1").with("forcerm", "1");
+        let mut ask = self.request(Method::POST, "/build").with("rm", "1").with("forcerm", "1");
         for (key, value) in options {
             ask = ask.with(key, value);
         }
@@ -211,7 +212,7 @@ impl Engine {
 
     /// Makes an image with one layer, a tar archive; `changes` are instructions as in a Dockerfile.
     pub(crate) async fn import(&self, image: &str, changes: &[String], layer: Body) -> Result<(), Error> {
-        let mut ask = Ask::new(Method::POST, "/images/create").with("fromSrc", "-");
+        let mut ask = self.request(Method::POST, "/images/create").with("fromSrc", "-");
         for change in changes {
             ask = ask.with("changes", change);
         }
@@ -240,22 +241,35 @@ impl Engine {
 
     pub(crate) async fn tag(&self, image: &str, name: &str, tag: &str) -> Result<(), Error> {
         let path = format!("/images/{}/tag", wire::path(image));
-        let ask = Ask::new(Method::POST, &path).with("repo", name).with("tag", tag);
+        let ask = self.request(Method::POST, &path).with("repo", name).with("tag", tag);
         let what = format!("image {image} cannot be named {name}:{tag}");
         self.ask(ask, JSON, wire::bytes(""), super::SLOW, &what).await.map(drop)
     }
 
     /// Takes a name away from an image, and removes it with the last one; none there is fine.
     pub(crate) async fn remove_image(&self, image: &str) -> Result<(), Error> {
-        let ask = Ask::new(Method::DELETE, &format!("/images/{}", wire::path(image)));
         let what = format!("image {image} cannot be removed");
-        let removed = self.ask(ask, JSON, wire::bytes(""), super::SLOW, &what).await;
-        super::gone_is_fine(removed.map(drop))
+        let deadline = Instant::now() + super::SETTLE;
+        loop {
+            let ask = self.request(Method::DELETE, &format!("/images/{}", wire::path(image)));
+            let removed = self.ask(ask, JSON, wire::bytes(""), super::SLOW, &what).await;
+            match super::gone_is_fine(removed.map(drop)) {
+                // A container that has just been removed is put away in the engine's own time, and Podman stumbles
+                // over images that somebody else removes at the same moment.
+                Err(Error::Refused { answer, .. })
+                    if (answer.contains("in use") || answer.starts_with("500"))
+                        && Instant::now() < deadline =>
+                {
+                    sleep(super::RETRY).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// An image as an archive that engines load.
     pub(crate) async fn save(&self, image: &str) -> Result<Answer, Error> {
-        let ask = Ask::new(Method::GET, &format!("/images/{}/get", wire::path(image)));
+        let ask = self.request(Method::GET, &format!("/images/{}/get", wire::path(image)));
         let what = format!("image {image} cannot be taken out");
         self.ask(ask, JSON, wire::bytes(""), SILENT_WORK, &what).await
     }
@@ -263,7 +277,7 @@ impl Engine {
     /// A tree of a container as a tar archive, mounted directories included; its names begin with the tree's own.
     /// None where there is no such path.
     pub(crate) async fn archive(&self, container: &str, path: &str) -> Result<Option<Answer>, Error> {
-        let ask = Ask::new(Method::GET, &format!("/containers/{}/archive", wire::path(container)));
+        let ask = self.request(Method::GET, &format!("/containers/{}/archive", wire::path(container)));
         let what = format!("{path} cannot be read from container {container}");
         let answer = self.ask(ask.with("path", path), JSON, wire::bytes(""), SILENT_WORK, &what).await;
         match answer {
@@ -271,6 +285,11 @@ impl Engine {
             Err(Error::Refused { answer, .. }) if answer.starts_with("404") => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// A request of the interface that Docker and Podman have in common.
+    fn request(&self, method: Method, path: &str) -> Ask {
+        Ask::new(method, &format!("/{}{path}", self.inner.version))
     }
 
     async fn ask(

@@ -51,13 +51,9 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
-    /// A path below the engine's compatible interface, such as `/images/NAME/push`; names in it go through [`path`].
+    /// A path that begins with the interface's version, such as `/v1.41/images/NAME/push`; names in it go through
+    /// [`path`].
     pub(crate) fn new(method: Method, path: &str) -> Ask {
-        // A version that Docker and Podman have had for years.
-        Ask::raw(method, &format!("/v1.40{path}"))
-    }
-
-    pub(crate) fn raw(method: Method, path: &str) -> Ask {
         Ask { method, uri: path.to_owned(), headers: Vec::new() }
     }
 

@@ -76,7 +76,7 @@ impl Leave {
     /// Adds it to a container's description; the ports that it exposes are the answer.
     pub(crate) fn grant(self, host: &mut HostConfig) -> Option<Vec<String>> {
         host.binds.get_or_insert_default().extend(self.binds);
-        host.memory = self.memory;
+        host.memory = [host.memory, self.memory].into_iter().flatten().min();
         host.privileged = self.privileged.then_some(true);
         if self.publishing.exposed.is_empty() {
             return None;

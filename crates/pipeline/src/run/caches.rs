@@ -64,8 +64,7 @@ impl Run {
     pub(super) async fn take_caches(&mut self, layout: &Layout, env: &Env) {
         let Some(cache) = self.spec.cache.clone() else { return };
         let mut wanted = vec![self.own_cache(layout)];
-        let settings = self.pipeline().ok().and_then(|pipeline| pipeline.settings.cache.clone());
-        if let Some(settings) = settings {
+        if let Some(settings) = self.settings.cache.clone() {
             let facts = Facts { env, branch: &cache.branch, source: &layout.source };
             let fill = |template: &Template| template.fill(&facts).map_err(|error| error.to_string());
             match fill(&settings.key).and_then(|key| {
@@ -90,7 +89,7 @@ impl Run {
             }
         }
         for (mut used, names) in wanted {
-            let (project, store) = (self.spec.project.clone(), cache.store.clone());
+            let (project, store) = (cache.project.clone(), cache.store.clone());
             let views = self.engine.shares_mounts() && !self.spec.tuning.copy_source;
             let title = used.title.clone();
             let take = tokio::task::spawn_blocking(move || {
@@ -122,22 +121,26 @@ impl Run {
             changes: Some(layout::cache_changes(&self.spec.work_dir)),
             keep_on_failure: cache.is_some_and(|cache| cache.keep_on_failure),
         };
-        let fallback =
-            cache.iter().flat_map(|cache| &cache.fallback).map(|branch| format!("branch {branch}"));
-        let names = std::iter::once(used.name.clone()).chain(fallback).chain(["branch *".to_owned()]);
-        (used, names.collect())
+        let mut names = vec![used.name.clone()];
+        // What others fall back to is made by itself alone: whoever may push a branch could put something into it.
+        if let Some(cache) = cache.filter(|cache| !cache.fallback.contains(&cache.branch)) {
+            names.extend(cache.fallback.iter().map(|branch| format!("branch {branch}")));
+            names.push("branch *".to_owned());
+        }
+        (used, names)
     }
 
     /// Keeps what the run has left, when all its containers are gone.
     pub(super) async fn keep_caches(&mut self, passed: bool) {
         let (Some(cache), used) = (self.spec.cache.clone(), std::mem::take(&mut self.caches)) else { return };
-        if self.cancel.is_cancelled() || used.is_empty() {
+        if self.whole.is_cancelled() || used.is_empty() {
             return;
         }
         for used in used.into_iter().filter(|used| passed || used.keep_on_failure) {
-            let (project, cache) = (self.spec.project.clone(), cache.clone());
+            let cache = cache.clone();
             let title = used.title.clone();
-            let keep = tokio::task::spawn_blocking(move || keep(&cache.store, project, &used, cache.most));
+            let keep =
+                tokio::task::spawn_blocking(move || keep(&cache.store, cache.project, &used, cache.most));
             match keep.await.map_err(Error::Task).and_then(|kept| kept) {
                 Ok(Some(text)) => self.note(format!("{title} kept: {text}")).await,
                 Ok(None) => {}

@@ -1,17 +1,21 @@
 //! One run of one pipeline, from the source tree to its end.
 //!
-//! Guarantees: `PipelineStarted` is told first and `PipelineFinished` last, whatever happens; when [`execute`] is
+//! Guarantees: `PipelineStarted` is told first and `PipelineFinished` last and once, whatever happens; each attempt after
+//! the first begins with `NodeRetried` and `PipelineStarted`; when [`execute`] is
 //! back, or its future was dropped and a moment has passed, no container, network or control file of the run is left;
 //! a cancelled run stops at once.
 //!
 //! It must not know who wanted the run, nor what becomes of its output.
 
 mod allowed;
+mod attempt;
 mod caches;
 mod failure;
 mod nested;
+mod own;
 pub(crate) mod plan;
 mod preview;
+mod publish;
 mod scene;
 mod steps;
 
@@ -26,7 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint;
-use crate::config::{BoxConfig, Config, Pipeline, StepConfig};
+use crate::config::{BoxConfig, Config, Pipeline, Settings, StepConfig};
 use crate::engine::{self, Engine};
 use crate::env::{self, Env};
 use crate::internal;
@@ -37,12 +41,14 @@ use crate::pull::{self, Tell};
 use crate::service;
 use crate::session::{self, Limits, Session};
 use crate::source;
-use crate::spec::{Outcome, RunSpec};
+use crate::spec::Outcome;
+use crate::spec::{RunSpec, Source};
 use crate::steps::{self as step, Preparation, Prepared};
 
+use self::attempt::Ended;
+use self::plan::Plan;
+pub use self::plan::UnknownStep;
 pub(crate) use allowed::{Leave, Publishing};
-pub use plan::UnknownStep;
-pub(crate) use plan::condition;
 pub use preview::{Preview, StepPreview, preview};
 
 /// Longest clean-up inside a container.
@@ -78,6 +84,13 @@ pub enum Error {
     Pull(#[from] pull::Error),
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    #[error("{0}")]
+    Selection(#[from] plan::UnknownStep),
+    #[error(
+        "pipeline {pipeline} wants {}, and was not given it; `sealift run` takes it by `--secret NAME`, from its environment, or by `--secrets-file`",
+        secrets(names)
+    )]
+    NoSecret { pipeline: String, names: Vec<String> },
     #[error("the run was cancelled")]
     Cancelled,
     #[error("the run's task broke off")]
@@ -94,14 +107,27 @@ pub enum Error {
 pub async fn execute(
     engine: &Engine,
     config: &Config,
-    spec: RunSpec,
+    mut spec: RunSpec,
     events: mpsc::Sender<EventKind>,
     cancel: CancellationToken,
 ) -> Result<Outcome, Error> {
-    let mask = Mask::new(&spec.hidden_env)?;
+    let settings = spec.settings.clone();
+    let own = || config.pipeline(&spec.pipeline).map(|pipeline| pipeline.settings.clone());
+    let settings = settings.or_else(own).unwrap_or_default();
+    let (handed, missing) = plan::secrets(&settings.secrets, &spec.secrets);
+    spec.hidden_env.extend(handed);
+    let attempts = settings.retry.as_ref().map_or(1, |retry| retry.attempts);
+    if let (Source::Own(dir), true) = (&spec.source, attempts > 1) {
+        // Each attempt begins with the same tree. A caller with a directory of the run's own knows of no views.
+        spec.source = Source::Whole(dir.clone());
+        spec.tuning.copy_source = true;
+    }
+    let mask = Mask::new(&[spec.hidden_env.as_slice(), &spec.secrets].concat())?;
     let mut warnings = Vec::new();
-    if !mask.too_short().is_empty() {
-        let names = mask.too_short().join(", ");
+    let given = |name: &&str| spec.hidden_env.iter().any(|(known, _)| known == name);
+    let too_short: Vec<&str> = mask.too_short().iter().map(String::as_str).filter(given).collect();
+    if !too_short.is_empty() {
+        let names = too_short.join(", ");
         warnings
             .push(format!("not masked, because the value is too short to tell it from other text: {names}"));
     }
@@ -119,7 +145,11 @@ pub async fn execute(
         config: config.clone(),
         spec,
         events,
-        cancel,
+        cancel: cancel.child_token(),
+        whole: cancel,
+        settings,
+        missing,
+        plans: Vec::new(),
         exported: Env::default(),
         steps: Vec::new(),
         warnings,
@@ -127,7 +157,7 @@ pub async fn execute(
         made: internal::Made::default(),
         checkpoints: Vec::new(),
     };
-    let result = tokio::spawn(run.whole()).await.map_err(Error::Task)?;
+    let result = tokio::spawn(Box::pin(run.whole())).await.map_err(Error::Task)?;
     drop(guard);
     if let Some(masking) = masking {
         masking.await.map_err(Error::Task)?;
@@ -153,9 +183,19 @@ struct Run {
     config: Config,
     spec: RunSpec,
     events: mpsc::Sender<EventKind>,
+    /// Stops what goes on now: also when an attempt's time is over.
     cancel: CancellationToken,
+    /// Stops the run.
+    whole: CancellationToken,
+    /// What holds for this run of the pipeline.
+    settings: Settings,
+    /// Secrets that it wants and that are not there.
+    missing: Vec<String>,
+    /// What holds for each step, after-steps behind the others.
+    plans: Vec<Plan>,
     /// What the shell exported before the step that goes on, if somebody will want to look around where it fails.
     exported: Env,
+    /// Those of the attempt that goes on.
     steps: Vec<StepResult>,
     /// To be told once it has begun.
     warnings: Vec<String>,
@@ -187,50 +227,8 @@ impl Run {
         self.events.send(event).await.ok();
     }
 
-    async fn whole(mut self) -> Result<Outcome, Error> {
-        let started = Instant::now();
-        // Kept until the box is removed: letting go of its input would end the box, and the engine would be busy with
-        // that when it is to remove it.
-        let mut session = None;
-        let result = self.begin(&mut session).await;
-        if let Err(error) = self.clean_up().await {
-            self.warn(format!("something of the run is left: {}", chain(&error))).await;
-        }
-        let message = match &result {
-            Ok((_, message)) => message.clone(),
-            Err(
-                Error::Cancelled
-                | Error::Service(service::Error::Cancelled)
-                | Error::Steps(step::Error::Cancelled),
-            ) => Some("aborted".to_owned()),
-            Err(error) => Some(chain(error)),
-        };
-        let aborted = self.cancel.is_cancelled();
-        let passed = !aborted && matches!(result, Ok((true, _)));
-        self.keep_caches(passed).await;
-        let millis = millis(started);
-        self.tell(EventKind::PipelineFinished { passed, millis, message: message.clone() }).await;
-        match result {
-            Err(error) if !aborted => Err(error),
-            _ => {
-                let output = passed.then(|| self.output());
-                let reports = self.reports();
-                Ok(Outcome {
-                    passed,
-                    soft: false,
-                    skipped: None,
-                    aborted,
-                    steps: self.steps,
-                    message,
-                    output,
-                    reports,
-                })
-            }
-        }
-    }
-
     /// Tells what is to come, then does it.
-    async fn begin(&mut self, session: &mut Option<Session>) -> Result<(bool, Option<String>), Error> {
+    async fn begin(&mut self, session: &mut Option<Session>) -> Result<Ended, Error> {
         let name = self.spec.pipeline.clone();
         let found = self.pipeline().cloned();
         let mount = found.as_ref().ok().and_then(|pipeline| pipeline.base_path.clone());
@@ -250,6 +248,13 @@ impl Run {
             self.warn(text).await;
         }
         let pipeline = found?;
+        if !self.missing.is_empty() {
+            return Err(Error::NoSecret { pipeline: name, names: self.missing.clone() });
+        }
+        self.plans = plan::plan(&main, &after, &self.spec.selection, &plan::facts(&self.spec))?;
+        if let Some(reason) = self.left_out(&main, &after).await {
+            return Ok(Ended::LeftOut(reason));
+        }
         let the_box = the_box.filter(|the_box| !the_box.id.is_empty()).ok_or(Error::NoBox { name })?;
         for name in refused {
             self.warn(format!("the variable `{name}` is left out: no shell takes such a name or value"))
@@ -340,7 +345,7 @@ impl Run {
         layout: Layout,
         prepared: Vec<Prepared>,
         session: &mut Option<Session>,
-    ) -> Result<(bool, Option<String>), Error> {
+    ) -> Result<Ended, Error> {
         let network = self.spec.docker_network.clone().unwrap_or_else(|| self.container_name(None));
         self.check()?;
         let leave = self.leave_of_box(pipeline, the_box, &mut env, &network).await?;
@@ -365,7 +370,11 @@ impl Run {
         let container = self.container_name(Some("box"));
         self.create_box(the_box, &image, root, &env, &layout, &network, &container, hosts.clone(), leave)
             .await?;
-        let user = image_config.user.clone().filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
+        let user = the_box
+            .user
+            .clone()
+            .or_else(|| image_config.user.clone())
+            .filter(|user| !matches!(user.as_str(), "" | "0" | "root"));
         let session =
             session.insert(Session::open(&self.engine, &container, &layout.control, user.is_none()).await?);
         if let Some(user) = &user {
@@ -403,17 +412,11 @@ impl Run {
         Ok(removed.map(drop)?)
     }
 
-    fn output(&self) -> PathBuf {
-        let output = self.spec.work_dir.join("pipeline/output");
-        if source::has_entries(&output) { output } else { layout::source_of(&self.spec) }
-    }
-
     fn reports(&self) -> Option<PathBuf> {
         let reports = self.spec.work_dir.join("pipeline/report");
         let any = source::has_files(&reports);
         any.then_some(reports)
     }
-
     fn container_name(&self, part: Option<&str>) -> String {
         let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
         let key: String = self.spec.key.chars().map(plain).collect();
@@ -427,12 +430,9 @@ impl Run {
     }
 }
 
-fn ending(failed: Option<(String, String)>, cancelled: bool) -> (bool, Option<String>) {
-    match failed {
-        _ if cancelled => (false, Some("aborted".to_owned())),
-        Some((step, message)) => (false, Some(format!("step {step} failed: {message}"))),
-        None => (true, None),
-    }
+/// `the secret TOKEN`, `the secrets A, B`.
+fn secrets(names: &[String]) -> String {
+    format!("the secret{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "))
 }
 
 pub(crate) fn millis(since: Instant) -> u64 {

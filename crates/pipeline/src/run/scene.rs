@@ -125,7 +125,7 @@ impl Run {
             extra_hosts: Some(hosts),
             // We hear all of it; nobody is to write it to a disk as well.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-            ..HostConfig::default()
+            ..service::limits(the_box)
         };
         let (open, _) = env::of_box_by_secrecy(the_box, env, &self.spec.hidden_env);
         let body = ContainerCreateBody {
@@ -137,6 +137,8 @@ impl Run {
             env: Some(open),
             labels: Some(self.labels("box")),
             working_dir: Some("/".to_owned()),
+            user: the_box.user.clone(),
+            networking_config: service::names(the_box, network),
             host_config: Some(host),
             ..ContainerCreateBody::default()
         };

@@ -1,29 +1,57 @@
 //! The steps of a run, one after the other in one shell.
 //!
-//! Guarantees: every step that is begun is told of and told to have ended, whatever becomes of it.
+//! Guarantees: every step that is begun is told of and told to have ended, whatever becomes of it; one that is left out
+//! is told of as skipped. A step that fails without failing the pipeline, and one that is tried again, takes nothing
+//! from the steps behind it: what those before it exported is there.
 //!
 //! It must not know how the container came about.
 
-use sealift_model::{EventKind, StepOutcome, StepResult};
+use std::fs;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use sealift_model::{EventKind, StepOutcome, StepResult};
+use tokio::time::{Instant, sleep};
 
-use super::{Error, Run, Scene, chain, ending, millis, words};
+use super::attempt::{Ended, Failure};
+use super::{Error, Run, Scene, chain, millis, own, words};
 use crate::checkpoint::{self, Moment};
-use crate::config::StepConfig;
+use crate::config::settings::RetryOn;
+use crate::config::{StepConfig, StepSettings};
 use crate::env::Env;
 use crate::internal;
 use crate::pull::Tell;
-use crate::session::{Limits, Session, StepEnd};
+use crate::session::{CONTROL, Limits, Session, StepEnd};
 use crate::source;
 use crate::steps::{Content, Prepared};
 
-/// What a step's end means for those behind it.
-struct StepReport {
+/// How one attempt at a step ended.
+struct Tried {
     outcome: StepOutcome,
+    code: Option<i32>,
     message: Option<String>,
     shell_lives: bool,
+}
+
+impl Tried {
+    fn skipped(message: Option<String>) -> Tried {
+        Tried { outcome: StepOutcome::Skipped, code: None, message, shell_lives: true }
+    }
+}
+
+/// What a step's end means for those behind it.
+struct StepReport {
+    /// None: they may run.
+    failure: Option<Failure>,
+    /// The shell ended, and with it what was exported.
+    lost: bool,
+}
+
+/// A step with all that concerns it.
+struct Step<'a> {
+    number: usize,
+    prepared: &'a Prepared,
+    settings: StepSettings,
+    limits: Limits,
 }
 
 impl Run {
@@ -33,40 +61,40 @@ impl Run {
         env: &Env,
         session: &mut Session,
         prepared: &[Prepared],
-    ) -> Result<(bool, Option<String>), Error> {
+    ) -> Result<Ended, Error> {
         let (main, after) = prepared.split_at(prepared.partition_point(|step| !step.after));
-        let resumed = self.spec.resume.clone();
-        let done = resumed.as_ref().map_or(0, |checkpoint| checkpoint.steps.len().min(main.len()));
-        let main_env = match &resumed {
-            Some(checkpoint) => checkpoint.environment(env, &scene.links, &self.spec),
-            None => env.clone(),
-        };
-        for (number, step) in main.iter().take(done).enumerate() {
-            let name = step.name.clone();
-            self.tell(EventKind::StepStarted { step: number, name, after: false }).await;
-            self.finish(number, step, StepOutcome::Skipped, None, Instant::now(), None).await;
+        let mut main_env = env.clone();
+        if let Some(checkpoint) = self.spec.resume.clone() {
+            main_env = checkpoint.environment(env, &scene.links, &self.spec);
+            for plan in self.plans.iter_mut().take(checkpoint.steps.len().min(main.len())) {
+                plan.skip = Some(format!("done before checkpoint {}", checkpoint.name));
+            }
         }
-        let mut failed = self.series(scene, &main_env, session, &main[done..], done).await?;
-        if let Some((step, _)) = &failed {
-            self.shell_where_it_failed(scene, step).await;
+        let mut failed = self.series(scene, &main_env, session, main, 0).await?;
+        if let Some(failure) = &failed {
+            self.shell_where_it_failed(scene, &failure.step).await;
         }
-        if let Some(name) =
-            self.spec.commit.clone().filter(|_| failed.is_none() && !self.cancel.is_cancelled())
+        let commit = self.spec.commit.clone().filter(|_| failed.is_none() && !self.cancel.is_cancelled());
+        if let Some(name) = commit
+            && let Err(message) = self.commit(scene, &main_env, &name).await
         {
-            failed = self.commit(scene, &main_env, &name).await.err().map(|why| ("commit".to_owned(), why));
+            failed = Some(Failure { message, ..Failure::default() });
         }
-        if after.is_empty() || self.cancel.is_cancelled() {
-            return Ok(ending(failed, self.cancel.is_cancelled()));
+        let ended = failed.clone().map_or(Ended::Passed, Ended::Failed);
+        if after.is_empty() || self.whole.is_cancelled() {
+            return Ok(ended);
         }
+        // The pipeline's limit of time is not theirs: they tell that it was reached.
+        self.cancel = self.whole.child_token();
         let mut env = env.clone();
         env.set("WERCKER_RESULT", if failed.is_none() { "passed" } else { "failed" });
-        let (step, message) = failed.clone().unwrap_or_default();
+        let Failure { step, message, .. } = failed.unwrap_or_default();
         env.set("WERCKER_FAILED_STEP_DISPLAY_NAME", step);
         env.set("WERCKER_FAILED_STEP_MESSAGE", message);
         // What the steps left running is not there for the after-steps, as when the reference restarted the box.
         session.clean_shell(env.entries()).await?;
         self.series(scene, &env, session, after, main.len()).await?;
-        Ok(ending(failed, self.cancel.is_cancelled()))
+        Ok(ended)
     }
 
     /// Steps one after the other, until one does not pass: that one's name and what went wrong.
@@ -77,19 +105,29 @@ impl Run {
         session: &mut Session,
         steps: &[Prepared],
         first: usize,
-    ) -> Result<Option<(String, String)>, Error> {
-        for (number, step) in (first..).zip(steps) {
-            self.remember(env, session).await;
-            let report = self.step(scene, env, session, number, step).await?;
-            if report.outcome != StepOutcome::Passed {
-                return Ok(Some((step.name.clone(), report.message.unwrap_or_default())));
+    ) -> Result<Option<Failure>, Error> {
+        for (number, prepared) in (first..).zip(steps) {
+            let plan = self.plans.get(number).cloned().unwrap_or_default();
+            let limits = Limits {
+                command: plan.settings.timeout.unwrap_or(scene.limits.command),
+                silence: scene.limits.silence,
+            };
+            let step = Step { number, prepared, settings: plan.settings, limits };
+            if let Some(reason) = plan.skip {
+                self.finish(&step, Tried::skipped(Some(reason)), Instant::now(), false).await;
+                continue;
             }
-            if let Some(Some(name)) = self.checkpoints.get(number).filter(|_| !step.after) {
+            self.remember(env, session).await;
+            let report = self.step(scene, env, session, &step).await?;
+            if report.failure.is_some() {
+                return Ok(report.failure);
+            }
+            if let Some(Some(name)) = self.checkpoints.get(number).filter(|_| !prepared.after) {
                 self.keep(scene, session, name).await;
             }
-            if !report.shell_lives && number + 1 < first + steps.len() {
+            if report.lost && number + 1 < first + steps.len() {
                 let lost = "what it and earlier steps exported is lost to the next";
-                self.warn(format!("step {} ended the shell: {lost}", step.name)).await;
+                self.warn(format!("step {} ended the shell: {lost}", prepared.name)).await;
             }
         }
         Ok(None)
@@ -100,24 +138,145 @@ impl Run {
         scene: &Scene,
         env: &Env,
         session: &mut Session,
-        number: usize,
-        step: &Prepared,
+        step: &Step<'_>,
     ) -> Result<StepReport, Error> {
         let started = Instant::now();
-        let Prepared { name, after, .. } = step.clone();
-        self.tell(EventKind::StepStarted { step: number, name: name.clone(), after }).await;
-        let ended = match &step.content {
-            Content::Script(script) => match self.source(scene, env, session, number, script).await {
-                Ok(end) => Ok(end),
-                // The step is told of like any other before the run ends.
-                Err(error) => {
-                    self.finish(number, step, StepOutcome::Failed, None, started, Some(chain(&error))).await;
-                    return Err(error);
-                }
-            },
-            Content::Internal(config) => self.internal(scene, env, session, number, config).await,
+        let Prepared { name, after, .. } = step.prepared.clone();
+        self.tell(EventKind::StepStarted { step: step.number, name: name.clone(), after }).await;
+        let result = self.attempts(scene, env, session, step).await;
+        let (tried, restored) = match result {
+            Ok(tried) => tried,
+            // The step is told of like any other before the run ends.
+            Err(error) => {
+                let message = Some(chain(&error));
+                let tried = Tried { outcome: StepOutcome::Failed, code: None, message, shell_lives: false };
+                self.finish(step, tried, started, false).await;
+                return Err(error);
+            }
         };
-        let written = source::read_message(&scene.layout.pipeline, &step.message);
+        let passed = tried.outcome == StepOutcome::Passed;
+        let soft = !passed && self.is_soft(step, &tried);
+        let lost = passed && !tried.shell_lives || soft && !restored;
+        let failure = (!passed && !soft).then(|| Failure {
+            step: name,
+            message: summary(&tried),
+            code: tried.code,
+            timed_out: tried.outcome == StepOutcome::TimedOut,
+        });
+        self.finish(step, tried, started, soft).await;
+        Ok(StepReport { failure, lost })
+    }
+
+    /// Whether a step that did not pass fails nothing.
+    fn is_soft(&self, step: &Step<'_>, tried: &Tried) -> bool {
+        // Not one that was stopped with all the pipeline.
+        let ended = matches!(tried.outcome, StepOutcome::Failed | StepOutcome::TimedOut);
+        let covered =
+            step.settings.soft_fail.as_ref().is_some_and(|soft| soft.covers(tried.code.map(i64::from)));
+        ended && covered && !self.cancel.is_cancelled()
+    }
+
+    /// All attempts at a step, up to the one that counts, and whether there is a shell again after a failure that
+    /// needs one.
+    async fn attempts(
+        &mut self,
+        scene: &Scene,
+        env: &Env,
+        session: &mut Session,
+        step: &Step<'_>,
+    ) -> Result<(Tried, bool), Error> {
+        let Step { settings, prepared, .. } = step;
+        // A failure that has something behind it needs the variables from before it.
+        let before = match (&settings.retry, &settings.soft_fail) {
+            (None, None) => None,
+            _ => Some(self.variables(env, session).await),
+        };
+        let mut number = 1;
+        loop {
+            let tried = self.once(scene, env, session, step).await?;
+            let again = settings.retry.as_ref().filter(|retry| {
+                let ended = match tried.outcome {
+                    StepOutcome::Failed => retry.on.contains(&RetryOn::Failed),
+                    StepOutcome::TimedOut => retry.on.contains(&RetryOn::TimedOut),
+                    _ => false,
+                };
+                ended && number < retry.attempts && !self.cancel.is_cancelled()
+            });
+            let restores =
+                again.is_some() || (tried.outcome != StepOutcome::Passed && self.is_soft(step, &tried));
+            let before = before.as_ref().filter(|_| restores);
+            if let (Some(before), false) = (before, session.has_shell()) {
+                if tried.outcome == StepOutcome::TimedOut {
+                    // It is still there.
+                    session.clean_shell(before.entries()).await?;
+                } else {
+                    session.shell(before.entries()).await?;
+                }
+            }
+            let Some(retry) = again else { return Ok((tried, restores)) };
+            number += 1;
+            let (of, delay) = (retry.attempts, retry.delay);
+            let pause = if delay.is_zero() { String::new() } else { format!(" in {}", words(delay)) };
+            let why = summary(&tried);
+            self.note(format!("step {}: {why}; attempt {number} of {of} follows{pause}", prepared.name))
+                .await;
+            let cancel = self.cancel.clone();
+            tokio::select! {
+                () = sleep(delay) => {}
+                () = cancel.cancelled() => return Ok((self.stopped(), false)),
+            }
+        }
+    }
+
+    /// What the shell exports, for a shell that has to take its place.
+    async fn variables(&mut self, env: &Env, session: &mut Session) -> Env {
+        let mut variables = env.clone();
+        if session.has_shell() {
+            match session.environment().await {
+                Ok(exported) => exported.into_iter().for_each(|(name, value)| variables.set(&name, value)),
+                Err(error) => {
+                    let text = format!("what the steps have exported cannot be read: {}", chain(&error));
+                    self.warn(text).await;
+                }
+            }
+        }
+        variables
+    }
+
+    /// The end of a step that something else ended.
+    fn stopped(&self) -> Tried {
+        let (outcome, message) = if self.whole.is_cancelled() {
+            (StepOutcome::Aborted, "aborted".to_owned())
+        } else {
+            (StepOutcome::TimedOut, self.too_long())
+        };
+        Tried { outcome, code: None, message: Some(message), shell_lives: false }
+    }
+
+    /// One attempt at a step.
+    async fn once(
+        &mut self,
+        scene: &Scene,
+        env: &Env,
+        session: &mut Session,
+        step: &Step<'_>,
+    ) -> Result<Tried, Error> {
+        let Step { number, prepared, settings, limits } = step;
+        let ended = match &prepared.content {
+            Content::Script(script) if settings.env.is_empty() && settings.retry.is_none() => {
+                Ok(self.source(env, session, *number, script, *limits).await?)
+            }
+            Content::Script(script) => {
+                let message = format!("/pipeline/{}", prepared.message.display());
+                let file = format!("{number}-around.sh");
+                let path = scene.layout.control.join(&file);
+                let text = own::surround(script, &message, &settings.env);
+                fs::write(&path, text).map_err(|source| Error::Files { path, source })?;
+                Ok(self.source(env, session, *number, &format!("{CONTROL}/{file}"), *limits).await?)
+            }
+            Content::Internal(config) => self.internal(scene, env, session, step, config).await,
+        };
+        let written = source::read_message(&scene.layout.pipeline, &prepared.message);
         let (outcome, code, message, shell_lives) = match ended {
             Err(reason) => (StepOutcome::Failed, None, Some(reason), true),
             Ok(StepEnd::Code { code: 0, shell_lives }) => {
@@ -127,34 +286,31 @@ impl Run {
                 (StepOutcome::Failed, Some(code), written, shell_lives)
             }
             Ok(StepEnd::TimedOut { silent }) => {
-                let Limits { command, silence } = scene.limits;
                 let message = if silent {
-                    format!("stopped: no output for {}", words(silence))
+                    format!("stopped: no output for {}", words(limits.silence))
                 } else {
-                    format!("stopped: it took longer than {}", words(command))
+                    format!("stopped: it took longer than {}", words(limits.command))
                 };
                 (StepOutcome::TimedOut, None, Some(message), false)
             }
-            Ok(StepEnd::Cancelled) => (StepOutcome::Aborted, None, Some("aborted".to_owned()), false),
+            Ok(StepEnd::Cancelled) => return Ok(self.stopped()),
         };
-        let summary = message.clone().or_else(|| code.map(|code| format!("exit code {code}")));
-        self.finish(number, step, outcome, code, started, message).await;
-        Ok(StepReport { outcome, message: summary, shell_lives })
+        Ok(Tried { outcome, code, message, shell_lives })
     }
 
     /// Runs a step's file in the session, starting a shell where there is none.
     async fn source(
         &self,
-        scene: &Scene,
         env: &Env,
         session: &mut Session,
         number: usize,
         script: &str,
+        limits: Limits,
     ) -> Result<StepEnd, Error> {
         if !session.has_shell() {
             session.shell(env.entries()).await?;
         }
-        Ok(session.step(number, script, scene.limits, &self.cancel, &self.events).await?)
+        Ok(session.step(number, script, limits, &self.cancel, &self.events).await?)
     }
 
     /// Runs a step that is done by the engine and not in the shell; why it failed, if it did.
@@ -163,7 +319,7 @@ impl Run {
         scene: &Scene,
         env: &Env,
         session: &mut Session,
-        number: usize,
+        step: &Step<'_>,
         config: &StepConfig,
     ) -> Result<StepEnd, String> {
         let mut env = env.clone();
@@ -174,9 +330,13 @@ impl Run {
                 Err(error) => return Err(format!("cannot read the shell's variables: {}", chain(&error))),
             }
         }
+        for (name, value) in &step.settings.env {
+            let value = env.fill(value);
+            env.set(name, value);
+        }
         let prefix = self.container_name(None);
-        let context = self.context(scene, &env, number, &prefix);
-        let limit = if internal::waits_for_people(config) { Duration::MAX } else { scene.limits.command };
+        let context = self.context(scene, &env, step.number, &prefix);
+        let limit = if internal::waits_for_people(config) { Duration::MAX } else { step.limits.command };
         let shell_lives = session.has_shell();
         tokio::select! {
             result = internal::run(config, &context) => {
@@ -254,20 +414,19 @@ impl Run {
         }
     }
 
-    async fn finish(
-        &mut self,
-        number: usize,
-        step: &Prepared,
-        outcome: StepOutcome,
-        exit_code: Option<i32>,
-        started: Instant,
-        message: Option<String>,
-    ) {
-        let Prepared { name, after, .. } = step.clone();
+    async fn finish(&mut self, step: &Step<'_>, tried: Tried, started: Instant, soft: bool) {
+        let Prepared { name, after, .. } = step.prepared.clone();
+        let Tried { outcome, code: exit_code, message, .. } = tried;
         let millis = millis(started);
         self.steps.push(StepResult { name: name.clone(), outcome, exit_code, millis, after });
-        let (step, soft) = (number, false);
+        let step = step.number;
         self.tell(EventKind::StepFinished { step, name, outcome, exit_code, millis, after, message, soft })
             .await;
     }
+}
+
+/// What went wrong, for people.
+fn summary(tried: &Tried) -> String {
+    let code = || tried.code.map(|code| format!("exit code {code}"));
+    tried.message.clone().or_else(code).unwrap_or_default()
 }

@@ -165,6 +165,9 @@ mod tests {
             } else {
                 header.set_size(content.len() as u64);
             }
+            if *kind == EntryType::GNUSparse {
+                header.as_gnu_mut().unwrap().set_real_size(0);
+            }
             header.set_cksum();
             let body = if header.size().unwrap() > 0 { content.as_bytes() } else { &[] };
             tar.append(&header, body).unwrap();

@@ -511,6 +511,36 @@ mod tests {
         drop(ticket);
     }
 
+    /// A process of its own for the test below: takes a place and waits to be killed.
+    #[tokio::test]
+    #[allow(clippy::print_stdout, reason = "the other process listens to it")]
+    async fn holder() {
+        let Some(dir) = std::env::var_os("SEALIFT_TEST_GROUPS") else { return };
+        let ticket = ours(go(Path::new(&dir), "killed", Some(1), false).await);
+        println!("holds");
+        std::future::pending::<()>().await;
+        drop(ticket);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_killed_holds_nobody_up() {
+        use tokio::io::{AsyncBufReadExt, BufReader};
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "workflow::groups::tests::holder", "--nocapture"])
+            .env("SEALIFT_TEST_GROUPS", dir.path())
+            .stdout(std::process::Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while !lines.next_line().await.unwrap().expect("it holds").contains("holds") {}
+        let (next, mut told) = waits(dir.path(), "next", Some(2), false);
+        assert_eq!(told.recv().await, Some(1));
+        child.kill().await.unwrap();
+        drop(ours(next.await.unwrap()));
+    }
+
     #[tokio::test]
     async fn waiting_can_be_cancelled() {
         let dir = tempfile::tempdir().unwrap();

@@ -53,7 +53,7 @@ pub struct NodeEvent {
 pub struct WorkflowSpec {
     /// For people.
     pub name: String,
-    /// What every node is given. Of it `pipeline`, `selection` and `settings` are not looked at; `key`, `run_id` and
+    /// What every node is given. Of it `pipeline`, `selection`, `settings` and `resume` are not looked at; `key`, `run_id` and
     /// `work_dir` are those of the whole, each node has its own made of them.
     pub run: RunSpec,
     /// How many nodes may run at once; none: half the CPUs, at least 2 and at most 8.

@@ -12,13 +12,12 @@ use super::groups::{self, Claim, Entry, Ticket};
 use super::tree::{self, Tree};
 use super::{Decision, NodeEnd, NodeEvent, WorkflowSpec};
 use crate::config::template::Values;
-use crate::config::when::Facts;
 use crate::config::{Config, GraphNode};
 use crate::engine::Engine;
 use crate::env_file::Handed;
 use crate::layout;
 use crate::mask::Mask;
-use crate::run::{self, chain};
+use crate::run::{self, chain, plan};
 use crate::spec::{Outcome, RunSpec, Source};
 
 /// What all nodes share.
@@ -74,15 +73,14 @@ impl Job {
     pub(super) async fn look(&self, shared: &Shared, cancel: &CancellationToken) -> Looked {
         let refused = |reason| Looked::Leave { reason, fine: false };
         let settings = &self.node.settings;
-        let git = &shared.spec.run.git;
         if let Some(when) = &settings.when {
-            let facts = Facts {
-                branch: Some(&git.branch),
-                tag: Some(&git.tag),
-                changed: shared.spec.run.changed.as_deref(),
-            };
+            let facts = plan::facts(&shared.spec.run);
+            if facts.changed.is_none() && plan::asks_for_paths(Some(when)) {
+                let text = plan::NO_PATHS.to_owned();
+                shared.tell(Some(&self.node.name), EventKind::Note { text }).await;
+            }
             if !when.matches(&facts) {
-                return Looked::Leave { reason: run::condition(&facts), fine: true };
+                return Looked::Leave { reason: plan::condition(&facts), fine: true };
             }
         }
         let waiting = |reason: String| async move {
@@ -277,6 +275,7 @@ impl Job {
             hidden_env,
             settings: Some(settings),
             selection: crate::spec::Selection::default(),
+            resume: None,
             ..run
         }
     }

@@ -12,6 +12,9 @@
   [ -n "$tag" ] || fail "$step: the property \"tag\" is missing"
   [ -n "$owner" ] || fail "$step: name whose repository it is in the property \"owner\""
   [ -n "$repo" ] || fail "$step: name the repository in the property \"repo\""
+  case ${WERCKER_GITHUB_CREATE_RELEASE_EXPORT_ID:-x} in
+    [!A-Za-z_]* | *[!A-Za-z0-9_]*) fail "$step: $WERCKER_GITHUB_CREATE_RELEASE_EXPORT_ID is no name of a variable" ;;
+  esac
   command -v curl >/dev/null 2>&1 || fail "$step: the box has no curl: install the package curl before"
   dir=$(mktemp -d)
   trap 'rm -rf "$dir"' EXIT
@@ -111,7 +114,6 @@ case $? in
     export WERCKER_GITHUB_CREATE_RELEASE_ID
     case ${WERCKER_GITHUB_CREATE_RELEASE_EXPORT_ID:-} in
       '') ;;
-      [!A-Za-z_]* | *[!A-Za-z0-9_]*) fail "github-create-release: $WERCKER_GITHUB_CREATE_RELEASE_EXPORT_ID is no name of a variable" ;;
       *) eval "export $WERCKER_GITHUB_CREATE_RELEASE_EXPORT_ID=$WERCKER_GITHUB_CREATE_RELEASE_ID" ;;
     esac
     ;;

@@ -17,6 +17,9 @@
   [ -n "$release" ] || fail "$step: name the release in the property \"release_id\", or make one with github-create-release before"
   [ -n "$owner" ] || fail "$step: name whose repository it is in the property \"owner\""
   [ -n "$repo" ] || fail "$step: name the repository in the property \"repo\""
+  case ${WERCKER_GITHUB_UPLOAD_ASSET_EXPORT_ID:-x} in
+    [!A-Za-z_]* | *[!A-Za-z0-9_]*) fail "$step: $WERCKER_GITHUB_UPLOAD_ASSET_EXPORT_ID is no name of a variable" ;;
+  esac
   command -v curl >/dev/null 2>&1 || fail "$step: the box has no curl: install the package curl before"
   if [ -z "$type" ] && command -v file >/dev/null 2>&1; then type=$(file -b --mime-type "$file"); fi
   type=${type:-application/octet-stream}
@@ -98,7 +101,6 @@ case $? in
     export WERCKER_GITHUB_UPLOAD_ASSET_ID
     case ${WERCKER_GITHUB_UPLOAD_ASSET_EXPORT_ID:-} in
       '') ;;
-      [!A-Za-z_]* | *[!A-Za-z0-9_]*) fail "github-upload-asset: $WERCKER_GITHUB_UPLOAD_ASSET_EXPORT_ID is no name of a variable" ;;
       *) eval "export $WERCKER_GITHUB_UPLOAD_ASSET_EXPORT_ID=$WERCKER_GITHUB_UPLOAD_ASSET_ID" ;;
     esac
     ;;

@@ -23,7 +23,7 @@
         -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 -o Dir::Cache::archives="$cache/apt" "$@"
     }
     apt update || fail 'install-packages: apt-get update failed'
-    apt --no-install-recommends install "$@" || fail "install-packages: apt-get cannot install $*"
+    apt install "$@" || fail "install-packages: apt-get cannot install $*"
     # What no source offers any more is of no use to the next run.
     apt autoclean
   elif command -v apk >/dev/null 2>&1; then

@@ -87,7 +87,7 @@
 
   # Flags come first: behind the command they could belong to another one, for a command may go on with ";".
   flag() {
-    if [ -n "$2" ]; then flags="$flags --$1=$(printf '%s\n' "$2" | sed "s/'/'\\\\''/g; s/^/'/; s/\$/'/")"; fi
+    if [ -n "$2" ]; then flags="${flags:+$flags }--$1=$(printf '%s\n' "$2" | sed "s/'/'\\\\''/g; s/^/'/; s/\$/'/")"; fi
   }
   flags=
   flag all "${WERCKER_KUBECTL_ALL:-}"
@@ -113,10 +113,12 @@
   flag tty "${WERCKER_KUBECTL_TTY:-}"
   flag update-period "${WERCKER_KUBECTL_UPDATE_PERIOD:-}"
 
-  if [ "${WERCKER_KUBECTL_DEBUG:-false}" = true ]; then
-    info "kubectl ${WERCKER_KUBECTL_RAW_GLOBAL_ARGS:-} ${WERCKER_KUBECTL_FLAGS:-} $flags $command ${WERCKER_KUBECTL_RAW_ARGS:-}"
-  fi
+  line=kubectl
+  for part in "${WERCKER_KUBECTL_RAW_GLOBAL_ARGS:-}" "${WERCKER_KUBECTL_FLAGS:-}" "$flags" "$command" "${WERCKER_KUBECTL_RAW_ARGS:-}"; do
+    if [ -n "$part" ]; then line="$line $part"; fi
+  done
+  if [ "${WERCKER_KUBECTL_DEBUG:-false}" = true ]; then info "$line"; fi
   code=0
-  eval "kubectl ${WERCKER_KUBECTL_RAW_GLOBAL_ARGS:-} ${WERCKER_KUBECTL_FLAGS:-} $flags $command ${WERCKER_KUBECTL_RAW_ARGS:-}" || code=$?
+  eval "$line" || code=$?
   [ $code = 0 ] || fail "kubectl: ended with code $code"
 )

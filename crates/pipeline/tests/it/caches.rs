@@ -19,7 +19,7 @@ async fn run(
     // Where the file systems of /tmp cannot lie above another, this would not show a view.
     let work = tempfile::tempdir_in("/var/tmp").unwrap();
     job.spec.work_dir = work.path().join("run");
-    let mut cache = CacheSpec::new(store.to_owned(), branch);
+    let mut cache = CacheSpec::new(store.to_owned(), "me/hello", branch);
     change(&mut cache, &mut job);
     job.spec.cache = Some(cache);
     let ran = job.run(engine).await;

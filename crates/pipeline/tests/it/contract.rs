@@ -207,33 +207,6 @@ async fn output_directory_or_source_comes_out() {
 }
 
 #[tokio::test]
-async fn properties_cwd_and_local_steps() {
-    let Some(engine) = engine().await else { return };
-    let yaml = format!(
-        "box: {BASH}\nbuild:\n  base-path: /go/src/x\n  steps:\n    - me/greet \"file://./steps/greet\":\n        who: $NAME \"q\"\n        cwd: steps\n    - npm-install\n"
-    );
-    let mut job = Job::new(yaml);
-    job.spec.env = vec![("NAME".into(), "Ada".into())];
-    let step = job.dir.path().join("project/steps/greet");
-    std::fs::create_dir_all(&step).unwrap();
-    std::fs::write(
-        step.join("run.sh"),
-        "echo \"$WERCKER_GREET_WHO $WERCKER_GREET_WORD\"; pwd; ls $WERCKER_STEP_ROOT",
-    )
-    .unwrap();
-    std::fs::write(
-        step.join("step.yml"),
-        "properties:\n  - {name: word, default: hi}\n  - {name: who, default: x}\n",
-    )
-    .unwrap();
-    let ran = job.run(&engine).await;
-    assert_eq!(ran.output(0), "Ada \"q\" hi\n/go/src/x/steps\nrun.sh\nstep.yml\n", "{:#?}", ran.events);
-    let (outcome, code, message) = ran.finished(1);
-    assert_eq!((outcome, code), (StepOutcome::Failed, None));
-    assert!(message.unwrap().starts_with("step `npm-install` is not known: "));
-}
-
-#[tokio::test]
 async fn a_box_with_its_own_shell_and_variables() {
     let Some(engine) = engine().await else { return };
     let yaml = format!(

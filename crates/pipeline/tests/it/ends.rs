@@ -154,7 +154,7 @@ async fn leftovers_of_an_owner_are_found() {
 #[tokio::test]
 async fn what_cannot_run_says_why() {
     let Some(engine) = engine().await else { return };
-    let ran = Job::new("box: 127.0.0.1:1/none\nbuild:\n  steps: [a]\n".into()).run(&engine).await;
+    let ran = Job::new("box: 127.0.0.1:1/none\nbuild:\n  steps: [npm-test]\n".into()).run(&engine).await;
     let error = ran.result.unwrap_err();
     assert!(error.to_string().starts_with("image 127.0.0.1:1/none:latest cannot be pulled: "), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");

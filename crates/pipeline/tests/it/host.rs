@@ -173,6 +173,21 @@ pub(crate) async fn raw(engine: &Engine) -> bollard::Docker {
     docker.negotiate_version().await.unwrap()
 }
 
+/// Takes a name away from an image. A container that was made of it may take a moment to be put away.
+pub(crate) async fn forget(engine: &Engine, image: &str) {
+    let docker = raw(engine).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let options = None::<bollard::query_parameters::RemoveImageOptions>;
+        match docker.remove_image(image, options, None).await {
+            Ok(_) => return,
+            Err(error) => {
+                assert!(Instant::now() < deadline && error.to_string().contains("in use"), "{error}");
+            }
+        }
+    }
+}
+
 /// A run to be, with defaults that suit most tests.
 pub(crate) struct Job {
     pub(crate) yaml: String,

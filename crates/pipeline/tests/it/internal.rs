@@ -7,7 +7,7 @@ use sealift_model::{EventKind, StepOutcome};
 use sealift_pipeline::Source;
 use tokio::sync::Notify;
 
-use crate::host::{Job, Ran, SH, engine, raw, script};
+use crate::host::{Job, Ran, SH, engine, forget, raw, script};
 use crate::registry::{PASSWORD, Registry, USER, names};
 
 const SECRET: &str = "geheim-0815-geheim";
@@ -75,7 +75,7 @@ async fn the_box_is_pushed_as_it_is_and_its_image_is_reached_by_name() {
     job.spec.hidden_env = vec![("TOKEN".into(), SECRET.into())];
     let ran = job.run(&engine).await;
     passed(&ran);
-    assert_eq!(ran.output(3), "built\nout\n");
+    assert_eq!(ran.stream(3, Some(sealift_model::Stream::Stdout)), "built\nout\n");
     let digests: Vec<String> =
         ran.output(1).lines().filter_map(|line| Some(line.split_once('@')?.1.to_owned())).collect();
     assert!(digests.len() == 3 && digests.iter().all(|digest| *digest == digests[0]), "{}", ran.output(1));
@@ -111,8 +111,7 @@ async fn the_box_is_pushed_as_it_is_and_its_image_is_reached_by_name() {
     let docker = raw(&engine).await;
     docker.inspect_image(&format!("{repository}:v1")).await.unwrap_err();
     // It was pulled for docker-run, and stays as a box's image does.
-    let options = None::<bollard::query_parameters::RemoveImageOptions>;
-    docker.remove_image(&format!("{repository}:v2"), options, None).await.unwrap();
+    forget(&engine, &format!("{repository}:v2")).await;
 }
 
 #[tokio::test]
@@ -168,17 +167,13 @@ async fn a_registry_that_asks_is_told_and_nobody_else() {
             script("a", "echo ok")
         ))
     };
-    let docker = raw(&engine).await;
-    let forget = async || {
-        let options = None::<bollard::query_parameters::RemoveImageOptions>;
-        docker.remove_image(&format!("{repository}:latest"), options, None).await.unwrap();
-    };
+    let pulled = format!("{repository}:latest");
     let mut by_variables = boxed(&format!("  username: {USER}\n  password: $PASS\n"));
     by_variables.spec.hidden_env = vec![("PASS".into(), PASSWORD.into())];
     let ran = by_variables.run(&engine).await;
     passed(&ran);
     assert!(!format!("{:?}", ran.events).contains(PASSWORD));
-    forget().await;
+    forget(&engine, &pulled).await;
 
     let mut by_file = boxed("");
     let file = by_file.dir.path().join("auth.json");
@@ -187,7 +182,7 @@ async fn a_registry_that_asks_is_told_and_nobody_else() {
     std::fs::write(&file, format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, registry.host)).unwrap();
     by_file.spec.auth_files = vec![by_file.dir.path().join("none.json"), file];
     passed(&by_file.run(&engine).await);
-    forget().await;
+    forget(&engine, &pulled).await;
 
     let ran = boxed("").run(&engine).await;
     let error = ran.result.unwrap_err().to_string();
@@ -235,8 +230,7 @@ async fn a_dockerfile_of_the_source_is_built_and_tagged() {
     let kept = docker.inspect_image("localhost/sealift-test-built:kept").await.unwrap();
     assert_eq!(kept.config.unwrap().labels.unwrap()["a"], "b");
     docker.inspect_image(&format!("{run_id}tool:latest")).await.unwrap_err();
-    let options = None::<bollard::query_parameters::RemoveImageOptions>;
-    docker.remove_image("localhost/sealift-test-built:kept", options, None).await.unwrap();
+    forget(&engine, "localhost/sealift-test-built:kept").await;
 }
 
 #[tokio::test]
@@ -279,9 +273,8 @@ async fn the_box_of_another_user_keeps_its_user_and_its_files() {
         }
     }
     assert_eq!(owners, [(1000, 0o600)]);
-    let options = None::<bollard::query_parameters::RemoveImageOptions>;
     for tag in ["latest", "second"] {
-        docker.remove_image(&format!("{name}:{tag}"), options.clone(), None).await.unwrap();
+        forget(&engine, &format!("{name}:{tag}")).await;
     }
 }
 
@@ -295,6 +288,39 @@ async fn a_registry_that_is_not_there_is_tried_again() {
     let (_, _, message) = ran.finished(0);
     assert!(message.unwrap().contains("connection refused"));
     assert_eq!(ran.output(0).matches("trying again in").count(), 2, "{}", ran.output(0));
+}
+
+#[tokio::test]
+async fn a_cancelled_build_leaves_nothing() {
+    let Some(engine) = engine().await else { return };
+    let docker = raw(&engine).await;
+    let build = format!("printf 'FROM {SH}\\nRUN echo begun && sleep 6.54321\\n' >Dockerfile");
+    let mut job = job(&[script("make", &build), step("docker-build", &[("image-name", "never")])]);
+    job.spec.run_id = format!("{:024x}", std::process::id());
+    let run_id = job.spec.run_id.clone();
+    let ran = job
+        .run_watching(&engine, |event, cancel| {
+            if matches!(event, EventKind::Output { text, step: 1, .. } if text.contains("STEP 2") || text.contains("Step 2")) {
+                cancel.cancel();
+            }
+        })
+        .await;
+    assert!(ran.outcome().aborted, "{:#?}", ran.events);
+    assert_eq!(ran.finished(1).0, StepOutcome::Aborted);
+    // Podman lets a line of the Dockerfile end that it has begun; nothing comes of it.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while processes("sleep 6.54321") > 0 {
+        assert!(std::time::Instant::now() < deadline, "the build goes on");
+        tokio::task::yield_now().await;
+    }
+    docker.inspect_image(&format!("{run_id}never:latest")).await.unwrap_err();
+}
+
+/// How many processes of this machine have this command line.
+fn processes(command: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).replace('\0', " ").trim() == command).count()
 }
 
 #[tokio::test]

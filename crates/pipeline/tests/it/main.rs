@@ -7,6 +7,7 @@
     reason = "these are tests"
 )]
 
+mod builtin;
 mod caches;
 mod checkpoints;
 mod contract;
@@ -21,5 +22,8 @@ mod leave;
 mod registry;
 mod secrets;
 mod services;
+mod settings;
 mod sources;
 mod speed;
+mod steps;
+mod workflow;

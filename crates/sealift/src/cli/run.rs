@@ -75,6 +75,9 @@ pub(crate) struct RunArgs {
     /// The steps work on the directory itself and change it; nothing is copied
     #[arg(long)]
     pub(crate) direct: bool,
+    /// A run that fails leaves the cache as it was
+    #[arg(long)]
+    pub(crate) cache_on_success: bool,
     /// All output line by line, also on a terminal
     #[arg(long, visible_alias = "verbose")]
     pub(crate) plain: bool,

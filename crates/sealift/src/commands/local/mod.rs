@@ -58,6 +58,8 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         }
     };
     let variables = collect(&args.variables, &dir.join(ENVIRONMENT), &host())?;
+    let git = facts(&dir, &args.facts).await;
+    let cache = if args.no_cache { None } else { Some(cache(&dir, &git.branch, !args.cache_on_success)?) };
     let mut request = Request {
         again: Again { arguments: again(&args) },
         what,
@@ -66,7 +68,6 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
                 .file_name()
                 .map_or_else(|| "project".into(), |name| name.to_string_lossy().into_owned()),
             pipeline: args.pipeline,
-            git: facts(&dir, &args.facts).await,
             deploy: args.facts.deploy || args.facts.deploy_target.is_some(),
             deploy_target: args.facts.deploy_target,
             changed: match &args.facts.since {
@@ -82,6 +83,8 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
             allow_docker: args.allow_docker,
             auth_files: auth_files(),
             steps: step_sources()?,
+            cache,
+            git,
             shell_on_failure: args.shell_on_failure,
             ..RunSpec::default()
         },
@@ -95,9 +98,6 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         return Ok(ExitCode::SUCCESS);
     }
     let base = cache_dir()?;
-    if !args.no_cache {
-        request.spec.cache = Some(CacheSpec::new(base.join("caches"), &request.spec.git.branch));
-    }
     let stop = Stop::listen()?;
     let engine = Engine::connect(&super::dev::engine_options(&base)).await?;
     for text in clear_abandoned(&engine, &base).await? {
@@ -220,6 +220,12 @@ pub(crate) fn step_sources() -> Result<StepSources, Error> {
         trusted_files: true,
         ..StepSources::default()
     })
+}
+
+/// The cache of the project in a directory, on a branch.
+pub(crate) fn cache(dir: &Path, branch: &str, keep_on_failure: bool) -> Result<CacheSpec, Error> {
+    let store = cache_dir()?.join("caches");
+    Ok(CacheSpec { keep_on_failure, ..CacheSpec::new(store, &dir.to_string_lossy(), branch) })
 }
 
 /// Where this user's credentials for registries are.

@@ -11,9 +11,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use sealift_model::diagnostic::chain;
 use sealift_pipeline::config::{self, Loaded};
-use sealift_pipeline::{
-    Approver, CacheSpec, Checkpoint, Engine, RunSpec, Source, Terminal, Tuning, checkpoints,
-};
+use sealift_pipeline::{Approver, Checkpoint, Engine, RunSpec, Source, Terminal, Tuning, checkpoints};
 use tokio_util::sync::CancellationToken;
 
 use super::text;
@@ -136,7 +134,7 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
         voice.say(Mood::Plain, &said);
     }
     let mut request = request;
-    request.spec.cache = Some(CacheSpec::new(base.join("caches"), &request.spec.git.branch));
+    request.spec.cache = Some(local::cache(request.spec.source.dir(), &request.spec.git.branch, true)?);
     let mut view = View::wercker(voice);
     let cancel = CancellationToken::new();
     let running = local::carry_out(&engine, &request, &base, &mut view, &stop, &mut desk, cancel);

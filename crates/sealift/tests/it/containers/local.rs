@@ -470,3 +470,25 @@ fn a_cache_is_there_in_the_next_run_unless_it_is_not_wanted() {
         assert!(code == 0 && text.contains(&format!("found {found}")), "{found}\n{text}");
     }
 }
+
+#[test]
+fn a_run_begins_where_it_is_told_to_and_leaves_out_what_it_is_told_to() {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - script: {name: one, code: echo first}\n    - script: {name: two, code: echo second}\n    - script: {name: three, code: echo third}\n",
+    ) else {
+        return;
+    };
+    for (args, ran) in [
+        (&["--from", "two"][..], &["second", "third"][..]),
+        (&["--only", "one", "--only", "3"], &["first", "third"]),
+        (&["--skip", "two"], &["first", "third"]),
+    ] {
+        let (code, text) = here.run(args);
+        assert_eq!(code, 0, "{text}");
+        for word in ["first", "second", "third"] {
+            assert_eq!(text.contains(&format!("| {word}\n")), ran.contains(&word), "{args:?} {word}\n{text}");
+        }
+    }
+    let (code, text) = here.run(&["--from", "tow"]);
+    assert!(code == 1 && text.contains("did you mean `two`?"), "{text}");
+}
