@@ -346,3 +346,48 @@ fn import_writes_a_file_that_check_accepts_and_tells_the_rest() {
     let (code, text) = said(&sealift().arg("import").arg(dir.path().join("x.yml")).output().unwrap());
     assert!(code == 4 && text.contains("--from"), "{text}");
 }
+
+#[test]
+fn a_dry_run_tells_what_would_be_done_and_needs_no_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let yml = "sealift: 1\nbox: ruby:$VERSION\nservices: [redis]\nbuild:\n  steps:\n    - script:\n        name: compile\n        code: make\n    - script:\n        name: release\n        when: {branch: main}\n        code: make release\n  after-steps: [notify]\nworkflows:\n  - name: ci\n    stages: [build]\n";
+    std::fs::write(dir.path().join("wercker.yml"), yml).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = sealift();
+        command.args(["run", "--dry-run", "--env", "VERSION=3.3"]).args(args).arg(dir.path());
+        command.env("PATH", "").env_remove("DOCKER_HOST").env("GIT_CEILING_DIRECTORIES", dir.path());
+        let output = command.output().unwrap();
+        (
+            output.status.code().unwrap(),
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()),
+        )
+    };
+    let (code, [text, error]) = run(&["--branch", "topic"]);
+    assert_eq!(code, 0, "{error}");
+    let want = "pipeline build\n  box       ruby:3.3\n  service   redis (redis:latest)\n    1. compile (script)\n    2. release (script): its `when` does not hold: branch topic, no tag\n    3. after-step notify\n";
+    assert_eq!(text, want);
+    let (_, [text, _]) = run(&["--branch", "main", "--from", "release"]);
+    assert!(text.contains("1. compile (script): left out: the run begins at release\n"), "{text}");
+    assert!(text.contains("2. release (script)\n"), "{text}");
+    let (code, [_, error]) = run(&["--skip", "compil"]);
+    assert!(code == 4 && error.contains("did you mean `compile`?"), "{error}");
+    let (code, [text, _]) = run(&["--workflow", "ci", "--output", "json"]);
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &value["pipelines"][0]["node"]), (0, &"build".into()));
+    assert_eq!(value["pipelines"][0]["steps"][0]["skip"], serde_json::Value::Null);
+}
+
+#[test]
+fn steps_of_our_own_are_listed_and_shown() {
+    let output = sealift().arg("steps").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.lines().any(|line| line.starts_with("slack-notifier ")), "{text}");
+    let output = sealift().args(["steps", "slack-notifier"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("slack-notifier\n") && text.contains("url"), "{text}");
+    let (code, text) = said(&sealift().args(["steps", "slack-notifer"]).output().unwrap());
+    assert!(code == 4 && text.contains("did you mean slack-notifier?"), "{text}");
+    let output = sealift().args(["steps", "--output", "json"]).output().unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(value["items"].as_array().unwrap().len() > 10);
+}

@@ -11,6 +11,7 @@
 mod architecture;
 mod cli;
 mod containers;
+mod events;
 mod host;
 mod screen;
 mod wercker;

@@ -93,6 +93,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         keep: args.artifacts.map_or(Keep::Nothing, Keep::New),
     };
     if args.dry_run {
+        request.spec.env.clone_from(&request.variables.shown);
         dry::print(&request, &view.printer)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -166,11 +167,8 @@ async fn again_and_again(
             if let Some(path) = changed.take() {
                 say_note(&view.printer, &format!("{} has changed", visible(&path.display().to_string())))?;
                 // The file itself may be what changed; while it is wrong, the next change is waited for.
-                match reload(&request) {
-                    Ok(loaded) => {
-                        request.loaded = loaded;
-                        break;
-                    }
+                match reload(&mut request) {
+                    Ok(()) => break,
                     // Said, and that is all there is to do about it.
                     Err(error) => drop(crate::error::report(&error, view.printer.output)),
                 }
@@ -185,16 +183,17 @@ async fn again_and_again(
 }
 
 /// The same file as it is now, as long as it still has what is to be run.
-fn reload(request: &Request) -> Result<Loaded, Error> {
+fn reload(request: &mut Request) -> Result<(), Error> {
     let loaded = config::load(&request.loaded.path)?;
-    match &request.what {
+    match &mut request.what {
         What::Pipeline => {
             let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             super::check_pipeline(&loaded.config, &request.spec.pipeline, &file, &loaded.text)?;
         }
-        What::Workflow { name, .. } => drop(graph(&loaded, name)?),
+        What::Workflow { name, graph: now, .. } => *now = graph(&loaded, name)?,
     }
-    Ok(loaded)
+    request.loaded = loaded;
+    Ok(())
 }
 
 /// A workflow of the file, as its graph.

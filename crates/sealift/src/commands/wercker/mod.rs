@@ -216,7 +216,8 @@ fn version(matches: &ArgMatches, voice: &Voice) -> Result<ExitCode, Error> {
 
 /// A flag's or an argument's value.
 fn text<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
-    matches.get_one::<String>(name).map(String::as_str).filter(|value| !value.is_empty())
+    // Not every command has every flag.
+    matches.try_get_one::<String>(name).ok().flatten().map(String::as_str).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -327,3 +327,168 @@ fn artifacts_of_a_passed_run_are_copied() {
     assert!(code == 4 && text.contains("is there already"), "{text}");
     assert!(Path::new(&out).is_dir());
 }
+
+const WORKFLOW: &str = "\
+sealift: 1
+test:
+  matrix: {N: ['1', '2']}
+  steps:
+    - script:
+        name: check
+        code: echo testing $N
+deploy:
+  approval: Really to production?
+  steps:
+    - script:
+        name: ship
+        code: echo shipped
+workflows:
+  - name: ci
+    stages: [test, deploy]
+";
+
+impl Here {
+    fn with_workflow() -> Option<Here> {
+        let here = Here::new("")?;
+        let (version, rest) = WORKFLOW.split_once('\n').unwrap();
+        here.write("wercker.yml", &format!("{version}\nbox: {BOX}\n{rest}"));
+        Some(here)
+    }
+}
+
+#[test]
+fn a_workflow_asks_at_the_terminal_and_goes_on() {
+    let Some(here) = Here::with_workflow() else { return };
+    for (answer, code, end) in [("y\n", 0, "workflow ci passed"), ("\n", 1, "workflow ci failed")] {
+        let mut screen = Screen::start(&here.command(&["--workflow", "ci"]), 40, 100);
+        screen.wait_for("deploy: Really to production? [y/N]");
+        screen.write(answer);
+        let (status, text) = screen.end();
+        assert_eq!(status.code(), Some(code), "{text}");
+        assert!(text.contains(end) && text.contains("test (N=1)") && text.contains("test (N=2)"), "{text}");
+        assert!(here.runs().is_empty());
+    }
+}
+
+#[test]
+fn a_workflow_without_a_terminal() {
+    let Some(here) = Here::with_workflow() else { return };
+    let (code, text) = here.run(&["--workflow", "ci"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(
+        text.contains("[test (N=1)] | testing 1\n") && text.contains("[test (N=2)] | testing 2\n"),
+        "{text}"
+    );
+    assert!(text.contains("--yes agrees to everything") && !text.contains("shipped"), "{text}");
+    let (code, text) = here.run(&["--workflow", "ci", "--yes"]);
+    assert!(code == 0 && text.contains("[deploy] | shipped"), "{text}");
+    let (code, text) = here.run(&["--workflow", "ci", "--yes", "--output", "json"]);
+    let events: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(code, 0);
+    assert_eq!(events[0]["event"], "workflow-started");
+    assert_eq!(events.last().unwrap()["event"], "workflow-finished");
+    let numbers = events.iter().map(|event| event["seq"].as_u64().unwrap());
+    assert!(numbers.eq(0..events.len() as u64), "{text}");
+    assert!(events.iter().any(|event| event["node"] == "deploy" && event["text"] == "shipped"), "{text}");
+    let (code, text) = here.run(&["--workflow", "no"]);
+    assert!(code == 4 && text.contains("no workflow \"no\"; it has: ci"), "{text}");
+}
+
+#[test]
+fn a_person_can_look_around_where_a_step_failed() {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - script:\n        name: first\n        code: export KEY=val-$((40 + 2))\n    - script:\n        name: second\n        code: |\n          echo left > trace\n          exit 5\n",
+    ) else {
+        return;
+    };
+    let mut screen = Screen::start(&here.command(&["--shell-on-failure"]), 40, 100);
+    // The prompt of the box's shell.
+    screen.wait("a prompt", |screen| screen.contents().trim_end().ends_with(['#', '$']));
+    screen.write("echo \"found $KEY $(cat trace) $(pwd)\"; stty size\n");
+    screen.wait_for("found val-42 left /pipeline/source");
+    screen.wait_for("40 100");
+    let runs = here.runs();
+    assert_ne!(Here::left(&runs), "");
+    screen.write("exit\n");
+    let (status, text) = screen.end();
+    assert_eq!(status.code(), Some(1), "{text}");
+    assert!(text.contains("second (exit code 5)"), "{text}");
+    assert_eq!(Here::left(&runs), "");
+    let (code, text) = here.run(&["--shell-on-failure"]);
+    assert!(code == 4 && text.contains("needs a terminal"), "{text}");
+}
+
+#[test]
+fn a_change_runs_it_again() {
+    let Some(here) = Here::new("build:\n  steps:\n    - script:\n        code: cat greeting\n") else {
+        return;
+    };
+    here.write("greeting", "first words\n");
+    let mut child = here.command(&["--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let mut wait = |wanted: &str| {
+        assert!(lines.by_ref().map(Result::unwrap).any(|line| line.contains(wanted)), "{wanted}");
+    };
+    wait("| first words");
+    wait("waiting for a change");
+    here.write("greeting", "second words\n");
+    wait("greeting has changed");
+    wait("| second words");
+    wait("waiting for a change");
+    // A file that cannot be used is said, and mended by the next change.
+    here.write("wercker.yml", "box: a\nbuild:\n");
+    wait("wercker.yml has changed");
+    wait("waiting for a change");
+    here.write(
+        "wercker.yml",
+        &format!("box: {BOX}\nbuild:\n  steps:\n    - script:\n        code: echo third; sleep 1000\n"),
+    );
+    wait("| third");
+    // A change ends what is under way.
+    here.write(
+        "wercker.yml",
+        &format!("box: {BOX}\nbuild:\n  steps:\n    - script:\n        code: echo fourth\n"),
+    );
+    wait("| fourth");
+    wait("waiting for a change");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(here.runs().is_empty());
+}
+
+#[test]
+fn a_cache_is_there_in_the_next_run_unless_it_is_not_wanted() {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - script:\n        code: |\n          echo \"found $(cat $WERCKER_CACHE_DIR/kept || echo nothing)\"\n          echo something > $WERCKER_CACHE_DIR/kept\n",
+    ) else {
+        return;
+    };
+    for (args, found) in [(&[][..], "nothing"), (&[], "something"), (&["--no-cache"], "nothing")] {
+        let (code, text) = here.run(args);
+        assert!(code == 0 && text.contains(&format!("found {found}")), "{found}\n{text}");
+    }
+}
+
+#[test]
+fn a_run_begins_where_it_is_told_to_and_leaves_out_what_it_is_told_to() {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - script: {name: one, code: echo first}\n    - script: {name: two, code: echo second}\n    - script: {name: three, code: echo third}\n",
+    ) else {
+        return;
+    };
+    for (args, ran) in [
+        (&["--from", "two"][..], &["second", "third"][..]),
+        (&["--only", "one", "--only", "3"], &["first", "third"]),
+        (&["--skip", "two"], &["first", "third"]),
+    ] {
+        let (code, text) = here.run(args);
+        assert_eq!(code, 0, "{text}");
+        for word in ["first", "second", "third"] {
+            assert_eq!(text.contains(&format!("| {word}\n")), ran.contains(&word), "{args:?} {word}\n{text}");
+        }
+    }
+    let (code, text) = here.run(&["--from", "tow"]);
+    assert!(code == 1 && text.contains("did you mean `two`?"), "{text}");
+}
