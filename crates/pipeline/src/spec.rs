@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use sealift_model::StepResult;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::CacheSpec;
 use crate::checkpoint::Checkpoint;
@@ -163,6 +164,9 @@ pub struct RunSpec {
     pub terminal: Option<Arc<dyn Terminal>>,
     /// Gives that terminal a shell in the box when a step has failed.
     pub shell_on_failure: bool,
+    /// Ends the steps, and with them the run, but for its after-steps. The token that the run is started with ends
+    /// those as well.
+    pub stop: Option<CancellationToken>,
     /// Ends an `internal/watch`, and the run goes on.
     pub interrupt: Option<Arc<Notify>>,
 }

@@ -245,7 +245,7 @@ impl Run {
 
     /// The end of a step that something else ended.
     fn stopped(&self) -> Tried {
-        let (outcome, message) = if self.whole.is_cancelled() {
+        let (outcome, message) = if self.is_aborted() {
             (StepOutcome::Aborted, "aborted".to_owned())
         } else {
             (StepOutcome::TimedOut, self.too_long())

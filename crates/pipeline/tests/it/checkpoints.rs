@@ -77,7 +77,7 @@ async fn a_run_starts_where_another_was() {
     let mut job = Job::new(yaml("true", last).replace("prepare\n", "renamed\n"));
     set(&mut job.spec);
     job.spec.resume = Some(found[0].clone());
-    let error = job.run(&engine).await.result.unwrap_err().to_string();
+    let error = job.run(&engine).await.error().to_string();
     assert!(error.contains("after step prepare") && error.contains("renamed"), "{error}");
 
     remove_checkpoint(&engine, &found[0]).await.unwrap();

@@ -54,7 +54,16 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         }
         None => {
             super::check_pipeline(&loaded.config, &args.pipeline, &file, &loaded.text)?;
-            What::Pipeline
+            // Who selects steps wants this pipeline alone.
+            let alone = args.from.is_some() || !args.only.is_empty() || !args.skip.is_empty();
+            let graph = if alone { None } else { graph_of(&loaded, &args.pipeline)? };
+            match graph {
+                Some(graph) => {
+                    let name = args.pipeline.clone();
+                    What::Workflow { name, graph, slots: args.slots, approver: None }
+                }
+                None => What::Pipeline,
+            }
         }
     };
     let variables = collect(&args.variables, &dir.join(ENVIRONMENT), &host())?;
@@ -86,6 +95,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
             cache,
             git,
             shell_on_failure: args.shell_on_failure,
+            stop: args.after_steps_on_cancel.then(CancellationToken::new),
             ..RunSpec::default()
         },
         loaded,
@@ -190,10 +200,22 @@ fn reload(request: &mut Request) -> Result<(), Error> {
             let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             super::check_pipeline(&loaded.config, &request.spec.pipeline, &file, &loaded.text)?;
         }
-        What::Workflow { name, graph: now, .. } => *now = graph(&loaded, name)?,
+        What::Workflow { name, graph: now, .. } => {
+            let of_pipeline = graph_of(&loaded, name)?;
+            *now = match of_pipeline.filter(|_| loaded.config.workflow(name).is_none()) {
+                Some(graph) => graph,
+                None => graph(&loaded, name)?,
+            };
+        }
     }
     request.loaded = loaded;
     Ok(())
+}
+
+/// A pipeline with all that belongs to a run of it, where that is more than itself.
+fn graph_of(loaded: &Loaded, name: &str) -> Result<Option<Graph>, Error> {
+    let graph = loaded.config.graph_of(name);
+    graph.map_err(|error| Error::plain(sealift_model::diagnostic::chain(&error)))
 }
 
 /// A workflow of the file, as its graph.
