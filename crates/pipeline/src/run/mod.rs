@@ -42,7 +42,7 @@ use crate::service;
 use crate::session::{self, Limits, Session};
 use crate::source;
 use crate::spec::Outcome;
-use crate::spec::{RunSpec, Source};
+use crate::spec::{RunSpec, Selection, Source};
 use crate::steps::{self as step, Preparation, Prepared};
 
 use self::attempt::Ended;
@@ -84,8 +84,10 @@ pub enum Error {
     Pull(#[from] pull::Error),
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
-    #[error("{0}")]
+    #[error(transparent)]
     Selection(#[from] plan::UnknownStep),
+    #[error("nothing is left to run: what was selected leaves out every step")]
+    NothingSelected,
     #[error(
         "pipeline {pipeline} wants {}, and was not given it; `sealift run` takes it by `--secret NAME`, from its environment, or by `--secrets-file`",
         secrets(names)
@@ -252,6 +254,10 @@ impl Run {
             return Err(Error::NoSecret { pipeline: name, names: self.missing.clone() });
         }
         self.plans = plan::plan(&main, &after, &self.spec.selection, &plan::facts(&self.spec))?;
+        let selected = self.spec.selection != Selection::default();
+        if selected && self.plans.iter().all(|plan| plan.skip.is_some()) {
+            return Err(Error::NothingSelected);
+        }
         if let Some(reason) = self.left_out(&main, &after).await {
             return Ok(Ended::LeftOut(reason));
         }

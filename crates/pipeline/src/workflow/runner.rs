@@ -39,8 +39,8 @@ struct Runner {
     schedule: Schedule,
     /// Stops all that runs.
     stop: CancellationToken,
-    /// Whether somebody has ended the whole.
-    cancelled: bool,
+    /// Ends the whole.
+    cancel: CancellationToken,
     /// The turn in its group of each node that has one.
     tickets: HashMap<usize, Ticket>,
     /// What each node hands on; the project's source as long as it has not ended.
@@ -137,7 +137,7 @@ impl Runner {
             jobs,
             schedule,
             stop: cancel.child_token(),
-            cancelled: false,
+            cancel: cancel.clone(),
             tickets: HashMap::new(),
             trees: vec![Tree::Project; count],
             ends: vec![None; count],
@@ -155,10 +155,7 @@ impl Runner {
             }
             tokio::select! {
                 Some((index, news)) = self.going.next() => self.hear(index, news).await,
-                () = cancel.cancelled(), if !self.schedule.is_stopped() => {
-                    self.cancelled = true;
-                    self.schedule.stop();
-                }
+                () = cancel.cancelled(), if !self.schedule.is_stopped() => self.schedule.stop(),
             }
             if self.schedule.is_stopped() {
                 self.stop.cancel();
@@ -268,7 +265,7 @@ impl Runner {
     }
 
     fn why_stopped(&self) -> String {
-        if self.cancelled {
+        if self.cancel.is_cancelled() {
             return "the workflow was cancelled".to_owned();
         }
         let failed = self.ends.iter().flatten().find(|node| node.end == NodeEnd::Failed);
