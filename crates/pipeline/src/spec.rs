@@ -158,6 +158,8 @@ pub struct RunSpec {
     pub nesting: u8,
     /// Where `checkpoint:` keeps the state after a step; without it, it is not kept.
     pub checkpoint_dir: Option<PathBuf>,
+    /// Keeps the state there as well when a step fails, under [`crate::name_of_failure`]; only the newest.
+    pub checkpoint_on_failure: bool,
     /// Starts behind the step of this checkpoint.
     pub resume: Option<Checkpoint>,
     /// The terminal of whoever started the run, for `internal/shell`.

@@ -134,6 +134,7 @@ impl Run {
         if let Err(error) = self.clean_up().await {
             self.warn(format!("something of the run is left: {}", chain(&error))).await;
         }
+        self.leave_failure().await;
         if matches!(
             ended,
             Err(Error::Cancelled

@@ -158,6 +158,7 @@ pub async fn execute(
         caches: Vec::new(),
         made: internal::Made::default(),
         checkpoints: Vec::new(),
+        failure: None,
     };
     let result = tokio::spawn(Box::pin(run.whole())).await.map_err(Error::Task)?;
     drop(guard);
@@ -205,6 +206,8 @@ struct Run {
     made: internal::Made,
     /// The names under which the state after a step is to be kept, step by step.
     checkpoints: Vec<Option<String>>,
+    /// Where the state of the step that failed is kept; the trees are still to come.
+    failure: Option<PathBuf>,
 }
 
 /// The container in which the steps run.
@@ -397,6 +400,13 @@ impl Run {
         let root = root.to_owned();
         let scene = Scene { container, image: image_config, network, hosts, links, layout, root, limits };
         let result = self.all_steps(&scene, &env, session, &prepared).await;
+        if !self.is_aborted() {
+            for service in &services {
+                if let Some(ended) = service.ended(&self.engine).await {
+                    self.warn(format!("{ended}")).await;
+                }
+            }
+        }
         self.give_back(&scene.container, by_root, session).await;
         result
     }
