@@ -141,7 +141,11 @@ fn ready(node: &Node) -> Option<Out> {
         _ => return None,
     };
     let interval = get(node, "interval").and_then(text).and_then(|text| duration(&text, "s"));
-    let interval = interval.and_then(|text| crate::config::settings::parse_duration(&text))?;
+    let interval = match interval {
+        Some(text) => crate::config::settings::parse_duration(&text)?,
+        // As compose has it.
+        None => std::time::Duration::from_secs(30),
+    };
     let retries: u32 = get(node, "retries").and_then(text).and_then(|text| text.parse().ok()).unwrap_or(3);
     let limit = interval.saturating_mul(retries.clamp(1, 100)).min(std::time::Duration::from_secs(3600));
     let limit = crate::config::settings::print_duration(limit);

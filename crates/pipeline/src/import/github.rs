@@ -379,10 +379,18 @@ impl Reader<'_> {
                 self.note(uses.at, "`with` of actions/checkout: the source is there already");
             }
             "actions/cache" => {
-                let paths = given("path").map(lines).unwrap_or_default();
+                let outside = |path: &String| path.starts_with(['~', '/']) || path.contains("..");
+                let (out, paths): (Vec<String>, Vec<String>) =
+                    given("path").map(lines).unwrap_or_default().into_iter().partition(outside);
+                for path in out {
+                    let text = format!(
+                        "`path: {path}` of actions/cache lies outside the source: use $WERCKER_CACHE_DIR"
+                    );
+                    self.note(uses.at, &text);
+                }
                 let key = given("key").map(|key| self.key(&key, uses.at));
                 let Some(key) = key.filter(|_| !paths.is_empty() && !self.has("cache")) else {
-                    self.note(uses.at, "another `actions/cache`: a pipeline has one cache");
+                    self.note(uses.at, "`actions/cache`: a pipeline has one cache, of paths in its source");
                     return;
                 };
                 let mut out = vec![("key".to_owned(), Out::Text(key))];
@@ -440,7 +448,17 @@ impl Reader<'_> {
 
     /// An expression in a key, where what is not known becomes plain text.
     fn key(&mut self, text: &str, at: Place) -> String {
-        let mut text = self.expression(text, at);
+        let parts: Vec<String> = text
+            .split_inclusive("}}")
+            .map(|part| match part.strip_suffix("}}").and_then(|part| part.split_once("${{")) {
+                Some((before, inner)) => match checksum(inner.trim()) {
+                    Some(sum) => format!("{before}{sum}"),
+                    None => part.to_owned(),
+                },
+                None => part.to_owned(),
+            })
+            .collect();
+        let mut text = self.expression(&parts.concat(), at);
         while let Some((before, after)) = text.split_once("${{") {
             let (inner, tail) = after.split_once("}}").unwrap_or((after, ""));
             let plain: String = inner.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -450,14 +468,6 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, inner: &str) -> Option<String> {
-        if let Some(files) = inner.strip_prefix("hashFiles(").and_then(|rest| rest.strip_suffix(')')) {
-            let files: Vec<&str> = files
-                .split(',')
-                .map(|file| file.trim().trim_matches(['\'', '"']).trim_start_matches("**/"))
-                .collect();
-            let plain = files.iter().all(|file| !file.is_empty() && !file.contains(['*', '{', '}', ' ']));
-            return plain.then(|| format!("{{{{ checksum {} }}}}", files.join(" ")));
-        }
         let fixed = match inner {
             "github.sha" => "${WERCKER_GIT_COMMIT}",
             "github.ref" | "github.ref_name" | "github.head_ref" => "${WERCKER_GIT_BRANCH}",
@@ -548,4 +558,15 @@ fn health(options: &str) -> Option<String> {
         None => rest.split_whitespace().next()?,
     };
     (!command.is_empty()).then(|| command.to_owned())
+}
+
+/// `hashFiles(..)` as a key has it; elsewhere there is no such thing.
+fn checksum(inner: &str) -> Option<String> {
+    let files = inner.strip_prefix("hashFiles(")?.strip_suffix(')')?;
+    let files: Vec<&str> = files
+        .split(',')
+        .map(|file| file.trim().trim_matches(['\'', '"']).trim_start_matches("**/"))
+        .collect();
+    let plain = files.iter().all(|file| !file.is_empty() && !file.contains(['*', '{', '}', ' ']));
+    plain.then(|| format!("{{{{ checksum {} }}}}", files.join(" ")))
 }
