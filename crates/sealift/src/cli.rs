@@ -197,7 +197,7 @@ pub(crate) struct PushArgs {
     /// The branch to push as [default: the one that is checked out]
     #[arg(long)]
     pub(crate) branch: Option<BranchName>,
-    /// The pipeline to run
+    /// The pipeline or the workflow to run
     #[arg(long, short, default_value = "build")]
     pub(crate) pipeline: String,
     /// Return as soon as the run is queued

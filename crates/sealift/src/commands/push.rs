@@ -198,7 +198,10 @@ impl Repository {
             text: text.clone(),
             diagnostics,
         })?;
-        super::check_pipeline(&config, pipeline, name, &text)?;
+        // A workflow goes by its name as well.
+        if config.workflow(pipeline).is_none() {
+            super::check_pipeline(&config, pipeline, name, &text)?;
+        }
         let dirty = self.git(&["status", "--porcelain", "--untracked-files=no"]).await?;
         if !dirty.is_empty() && !printer.is_json() {
             let text = format!(

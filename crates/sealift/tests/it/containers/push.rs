@@ -254,3 +254,44 @@ fn other_branches_make_packages_and_an_abort_stops_a_run() {
     assert!(lines.any(|line| line.unwrap().contains("aborted")));
     assert_eq!(dev.json(&["runs"])["items"][0]["state"], "aborted");
 }
+
+#[test]
+fn a_workflow_is_carried_out_as_one_run_and_keeps_its_cache() {
+    let Some((dev, project)) = ready() else { return };
+    let wercker = "sealift: 1
+box: localhost/sealift-e2e-box
+make:
+  steps:
+    - script: {name: make, code: 'cat $WERCKER_CACHE_DIR/before || true; echo made >part; echo once >$WERCKER_CACHE_DIR/before'}
+  publish: [part]
+test:
+  matrix: {N: [1, 2]}
+  artifacts: {from: [make]}
+  steps:
+    - script: {name: look, code: 'echo \"cell $N has $(cat part)\"'}
+ship:
+  artifacts: {from: [make]}
+  steps:
+    - script: {name: pack, code: 'cp part $WERCKER_OUTPUT_DIR/'}
+workflows:
+  - name: ci
+    stages: [make, test, ship]
+";
+    project.write("wercker.yml", wercker);
+    std::fs::remove_dir_all(std::path::Path::new(project.path()).join("units")).unwrap();
+    project.commit("a workflow");
+    let text = dev.ok(&["push", project.path(), "--pipeline", "ci"]);
+    for wanted in ["cell 1 has made", "cell 2 has made", "test (N=2)", "signed"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    assert!(!text.contains("once"), "{text}");
+    let run = &dev.json(&["runs"])["items"][0];
+    let steps: Vec<_> =
+        run["steps"].as_array().unwrap().iter().map(|step| step["name"].as_str().unwrap()).collect();
+    assert_eq!(steps, ["make: make", "test (N=1): look", "test (N=2): look", "ship: pack"]);
+    // The next run finds what this one has left. A pipeline brings what it needs.
+    project.write("greeting", "hello again\n");
+    project.commit("again");
+    let text = dev.ok(&["push", project.path(), "--pipeline", "ship"]);
+    assert!(text.contains("once") && !text.contains("cell"), "{text}");
+}
