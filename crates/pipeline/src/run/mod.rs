@@ -87,7 +87,8 @@ pub enum Error {
     #[error("{0}")]
     Selection(#[from] plan::UnknownStep),
     #[error(
-        "pipeline {pipeline} wants {}, and was not given it; `sealift run` takes it by `--secret NAME`, from its environment, or by `--secrets-file`",
+        "pipeline {pipeline} wants {}, and was not given it; `sealift run` takes it by `--secret NAME`, from its environment, or by `--secrets-file`; \
+         a server keeps it with `sealift secret set NAME`",
         secrets(names)
     )]
     NoSecret { pipeline: String, names: Vec<String> },
