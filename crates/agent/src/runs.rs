@@ -14,11 +14,13 @@ use sealift_client::Client;
 use sealift_client::api::{AskSecrets, Events, Finish, RunSecrets, Stored};
 use sealift_model::diagnostic::{Diagnostic, Severity, chain};
 use sealift_model::{
-    EventKind, MachineId, Run, RunAssignment, RunEvent, RunId, SessionId, Timestamp, UnitName,
+    EventKind, MachineId, Run, RunAssignment, RunEvent, RunId, SessionId, StepResult, Timestamp, UnitName,
 };
 use sealift_package::archive::{self, Limits};
+use sealift_pipeline::config::{Config, GraphError};
 use sealift_pipeline::{
-    CacheSpec, Engine, EngineOptions, Git, Leftovers, RunSpec, Source, config, remove_work_dir,
+    CacheSpec, Engine, EngineOptions, Git, Groups, Leftovers, NodeEvent, Outcome, RunSpec, Source,
+    WorkflowSpec, config, execute_workflow, remove_work_dir,
 };
 use sealift_unitfile::UnitFile;
 use tokio::sync::{OnceCell, mpsc};
@@ -50,6 +52,10 @@ pub enum Error {
     Pack(#[source] archive::Error),
     #[error(transparent)]
     Config(#[from] config::Error),
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    #[error(transparent)]
+    Workflow(#[from] sealift_pipeline::WorkflowError),
     #[error(transparent)]
     Engine(#[from] sealift_pipeline::EngineError),
     #[error(transparent)]
@@ -223,7 +229,7 @@ impl Inner {
     async fn work(
         &self,
         assignment: &RunAssignment,
-        events: mpsc::Sender<EventKind>,
+        events: mpsc::Sender<NodeEvent>,
         cancel: CancellationToken,
     ) -> Result<Finish, Error> {
         let (run, attempt) = (&assignment.run, assignment.attempt);
@@ -233,7 +239,7 @@ impl Inner {
             // The pipeline did not come to say it itself.
             Err(error) => {
                 let message = Some(chain(error));
-                events.send(EventKind::PipelineFinished { passed: false, millis: 0, message }).await.ok();
+                say(&events, EventKind::PipelineFinished { passed: false, millis: 0, message }).await;
             }
         }
         let (outcome, units) = outcome?;
@@ -252,7 +258,7 @@ impl Inner {
                 move || pack(&output, &units, &archive)
             };
             let size = tokio::task::spawn_blocking(packing).await??;
-            events.send(EventKind::Note { text: format!("storing the package, {size} bytes") }).await.ok();
+            say(&events, EventKind::Note { text: format!("storing the package, {size} bytes") }).await;
             finish.artifact = Some(self.upload(&archive).await?);
             finish.units = units;
         }
@@ -262,7 +268,7 @@ impl Inner {
     async fn pipeline(
         &self,
         assignment: &RunAssignment,
-        events: &mpsc::Sender<EventKind>,
+        events: &mpsc::Sender<NodeEvent>,
         cancel: CancellationToken,
     ) -> Result<(sealift_pipeline::Outcome, BTreeMap<UnitName, String>), Error> {
         let (run, attempt) = (&assignment.run, assignment.attempt);
@@ -279,12 +285,12 @@ impl Inner {
         let name = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for diagnostic in &loaded.diagnostics {
             let text = diagnostic.render(&name, &loaded.text);
-            events.send(EventKind::Warning { text }).await.ok();
+            say(events, EventKind::Warning { text }).await;
         }
         // Before anything is built: a unit file that systemd would refuse is no release.
         let (units, warnings) = read_units(&source.join(UNITS_FOLDER))?;
         for text in warnings {
-            events.send(EventKind::Warning { text }).await.ok();
+            say(events, EventKind::Warning { text }).await;
         }
         let (hidden_env, secrets) = self.secrets(assignment, &loaded.config, &cancel).await?;
         let spec = RunSpec {
@@ -315,7 +321,9 @@ impl Inner {
             secrets,
             ..RunSpec::default()
         };
-        let outcome = sealift_pipeline::execute(engine, &loaded.config, spec, events.clone(), cancel).await?;
+        let groups = self.options.cache_dir.join("groups").join(run.id.project.as_str());
+        let groups = Groups { dir: groups, order: Some(run.id.number) };
+        let outcome = carry_out(engine, &loaded.config, spec, groups, events, cancel).await?;
         Ok((outcome, units))
     }
 
@@ -386,16 +394,16 @@ impl Inner {
         run: &Run,
         attempt: u32,
         session: &SessionId,
-        mut events: mpsc::Receiver<EventKind>,
+        mut events: mpsc::Receiver<NodeEvent>,
         cancel: CancellationToken,
     ) -> Result<(), Error> {
         let path = format!("/v1/runs/{}/attempts/{attempt}/events", run.id);
         let mut seq = 0;
         let mut batch = Vec::new();
         while events.recv_many(&mut batch, BATCH).await > 0 {
-            let numbered = batch.drain(..).map(|kind| {
+            let numbered = batch.drain(..).map(|NodeEvent { node, kind }| {
                 seq += 1;
-                RunEvent { seq: seq - 1, at: (self.clock)(), node: None, kind }
+                RunEvent { seq: seq - 1, at: (self.clock)(), node, kind }
             });
             let body = Events { session: session.clone(), events: numbered.collect() };
             self.insist(&path, &body, &cancel).await?;
@@ -439,6 +447,56 @@ impl Inner {
             }
         }
     }
+}
+
+/// Runs what the spec names: a pipeline, with all that belongs to it, or a workflow.
+async fn carry_out(
+    engine: &Engine,
+    config: &Config,
+    spec: RunSpec,
+    groups: Groups,
+    events: &mpsc::Sender<NodeEvent>,
+    cancel: CancellationToken,
+) -> Result<Outcome, Error> {
+    let graph = match config.workflow(&spec.pipeline) {
+        Some(workflow) if config.pipeline(&spec.pipeline).is_none() => Some(workflow.graph(config)?),
+        _ => config.graph_of(&spec.pipeline)?,
+    };
+    let Some(graph) = graph else {
+        let (sender, mut kinds) = mpsc::channel(EVENTS);
+        let forwarding = async {
+            while let Some(kind) = kinds.recv().await {
+                say(events, kind).await;
+            }
+        };
+        let running = Box::pin(sealift_pipeline::execute(engine, config, spec, sender, cancel));
+        return Ok(tokio::join!(running, forwarding).0?);
+    };
+    let name = spec.pipeline.clone();
+    let spec = WorkflowSpec { name, run: spec, groups: Some(groups), ..WorkflowSpec::default() };
+    let ended = Box::pin(execute_workflow(engine, config, &graph, spec, events.clone(), cancel)).await?;
+    let output = ended.nodes.last().and_then(|node| node.output.clone());
+    let steps = ended.nodes.into_iter().flat_map(|node| {
+        let of = node.name;
+        node.steps.into_iter().map(move |step| StepResult { name: format!("{of}: {}", step.name), ..step })
+    });
+    Ok(Outcome {
+        passed: ended.passed,
+        soft: false,
+        skipped: None,
+        aborted: ended.aborted,
+        steps: steps.collect(),
+        message: ended.message,
+        // Of a workflow with one end, what that made.
+        output: output.filter(|_| ended.passed),
+        reports: None,
+    })
+}
+
+/// Tells what concerns the run as a whole.
+async fn say(events: &mpsc::Sender<NodeEvent>, kind: EventKind) {
+    // Nobody listening is no reason to stop.
+    events.send(NodeEvent { node: None, kind }).await.ok();
 }
 
 fn pack(output: &Path, units: &BTreeMap<UnitName, String>, archive: &Path) -> Result<u64, Error> {

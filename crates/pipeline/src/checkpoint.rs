@@ -27,6 +27,10 @@ use crate::spec::{RunSpec, Source};
 
 const STATE: &str = "state.json";
 const TREES: [&str; 2] = ["source", "output"];
+/// What a failed run changed of the source that it had a view of.
+const CHANGES: &str = "changes";
+/// The copy of the source that a failed run had, where there was no view.
+const LEFT: &str = "left";
 /// The shell's own, and what the engine sets.
 const OWN: [&str; 5] = ["PWD", "OLDPWD", "SHLVL", "_", "HOSTNAME"];
 /// The most checkpoints that are listed.
@@ -123,15 +127,43 @@ pub(crate) struct Moment<'a> {
     pub(crate) steps: Vec<String>,
     /// What the shell exports.
     pub(crate) variables: Vec<(String, String)>,
+    /// Whether the trees are copied; else [`leave`] takes them when the run is over.
+    pub(crate) trees: bool,
 }
 
-/// Keeps the state of a run; the names of variables that were left out because a secret is in them.
+/// The name of the checkpoint that a run of the project in `source` leaves when it fails.
+#[must_use]
+pub fn name_of_failure(source: &Path) -> String {
+    format!("failed {}", source.display())
+}
+
+/// Moves what a failed run has changed to its checkpoint, when its container is gone.
+pub(crate) fn leave(dir: &Path, work_dir: &Path) -> io::Result<()> {
+    let source = work_dir.join("pipeline/source");
+    let changes = work_dir.join("changes/upper");
+    let (from, name) = if changes.is_dir() {
+        overlay::end(&source)?;
+        (changes, CHANGES)
+    } else {
+        (source, LEFT)
+    };
+    for (from, name) in [(from, name), (work_dir.join("pipeline/output"), "output")] {
+        let to = dir.join(name);
+        source::remove(&to)?;
+        if from.is_dir() {
+            fs::rename(&from, &to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the state of a run: where, and the names of variables that were left out because a secret is in them.
 pub(crate) async fn save(
     engine: &Engine,
     spec: &RunSpec,
     checkpoint_dir: &Path,
     moment: Moment<'_>,
-) -> Result<Vec<String>, Error> {
+) -> Result<(PathBuf, Vec<String>), Error> {
     let key = key(&spec.project, &spec.pipeline, moment.name);
     let image = format!("localhost/sealift-checkpoint/{key}:w-{}", tag(moment.name));
     let (variables, secret) = without_secrets(moment.variables, spec);
@@ -147,13 +179,15 @@ pub(crate) async fn save(
         variables,
         dir,
     };
+    let kept_in = checkpoint.dir().to_owned();
     let before = engine.image_id(&checkpoint.image).await?;
     // Under another name first: the old state counts until the new one is whole.
     let (name, tag) = checkpoint.image.rsplit_once(':').unwrap_or((&checkpoint.image, "latest"));
     let new = format!("{name}:new-{}", spec.run_id);
     let id = engine.commit(moment.container, &new, "", "").await?;
-    let (layout, kept) = (moment.layout.clone(), checkpoint.clone());
-    let copied = tokio::task::spawn_blocking(move || write(&layout, &kept)).await.map_err(Error::Task);
+    let (layout, kept) = (moment.trees.then(|| moment.layout.clone()), checkpoint.clone());
+    let copied =
+        tokio::task::spawn_blocking(move || write(layout.as_ref(), &kept)).await.map_err(Error::Task);
     if let Err(error) = copied.and_then(|copied| copied) {
         engine.remove_image(&new).await?;
         return Err(error);
@@ -166,17 +200,19 @@ pub(crate) async fn save(
     {
         tracing::debug!(%error, "the image of an earlier checkpoint stays");
     }
-    Ok(secret)
+    Ok((kept_in, secret))
 }
 
-fn write(layout: &Layout, checkpoint: &Checkpoint) -> Result<(), Error> {
+fn write(layout: Option<&Layout>, checkpoint: &Checkpoint) -> Result<(), Error> {
     let new = checkpoint.dir.with_extension("new");
     let files = |source| Error::Files { path: new.clone(), source };
     source::remove(&new).map_err(files)?;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&new).map_err(files)?;
-    let output = layout.pipeline.join("output");
-    for (name, from) in TREES.into_iter().zip([&layout.source, &output]) {
-        source::copy(from, &new.join(name), &[], &Ignore::default()).map_err(files)?;
+    if let Some(layout) = layout {
+        let output = layout.pipeline.join("output");
+        for (name, from) in TREES.into_iter().zip([&layout.source, &output]) {
+            source::copy(from, &new.join(name), &[], &Ignore::default()).map_err(files)?;
+        }
     }
     let state = new.join(STATE);
     let mut file = fs::OpenOptions::new();
@@ -224,6 +260,9 @@ impl Checkpoint {
     pub(crate) fn restore(&self, spec: &RunSpec, layout: &Layout) -> io::Result<()> {
         let output = layout.pipeline.join("output");
         for (name, to) in TREES.into_iter().zip([&layout.source, &output]) {
+            if !self.dir.join(name).is_dir() {
+                continue;
+            }
             if *to == layout.source && matches!(spec.source, Source::Own(_) | Source::Direct(_)) {
                 continue;
             }
@@ -231,7 +270,22 @@ impl Checkpoint {
             source::remove(to)?;
             source::copy(&self.dir.join(name), to, &[], &Ignore::default())?;
         }
-        Ok(())
+        let left = self.dir.join(LEFT);
+        if left.is_dir() { source::fill_in(&left, &layout.source) } else { Ok(()) }
+    }
+
+    /// Moves what a failed run has changed of the source to where a view of the source keeps its changes. So the
+    /// source is that of now, with what the steps made of it.
+    pub(crate) fn take_changes(&self, upper: &Path) -> io::Result<()> {
+        match fs::rename(self.dir.join(CHANGES), upper) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Where it is kept.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The variables as they were; those that belong to a run itself or are hidden are as they are now.

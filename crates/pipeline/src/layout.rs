@@ -74,13 +74,20 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
             let from = from.canonicalize()?;
             let (without, ignore) = left_out(spec, &from, ignore_file)?;
             let to = pipeline.join("source");
+            if let Some(checkpoint) = spec.resume.as_ref().filter(|_| views) {
+                std::fs::create_dir_all(&space)?;
+                checkpoint.take_changes(&space.join("upper"))?;
+            }
+            // Only whole files outlive the source as it is now.
+            let copies =
+                if spec.checkpoint_on_failure { overlay::Copies::Whole } else { overlay::Copies::Lazy };
             let viewed = views
                 && match overlay::view(
                     &from,
                     &to,
                     &space,
                     &source::ignored(&from, &without, &ignore)?,
-                    overlay::Copies::Lazy,
+                    copies,
                 ) {
                     Ok(()) => true,
                     Err(error) => {

@@ -38,7 +38,7 @@ pub mod yaml;
 
 pub use cache::{CacheSpec, Error as CacheError};
 pub use checkpoint::{
-    Checkpoint, Error as CheckpointError, list as checkpoints, remove as remove_checkpoint,
+    Checkpoint, Error as CheckpointError, list as checkpoints, name_of_failure, remove as remove_checkpoint,
 };
 pub use engine::{Engine, EngineOptions, Error as EngineError, Interactive, Resizer};
 pub use layout::remove_work_dir;

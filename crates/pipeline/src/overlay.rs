@@ -96,7 +96,11 @@ fn hide(below: &Path, upper: &Path, path: &Path) -> io::Result<()> {
         }
     }
     // The kernel's sign for it: a device that does not exist.
-    Ok(mknodat(CWD, upper.join(path), FileType::CharacterDevice, Mode::empty(), 0)?)
+    match mknodat(CWD, upper.join(path), FileType::CharacterDevice, Mode::empty(), 0) {
+        // What an earlier run has put there.
+        Err(Errno::EXIST) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// Gives a directory the mode, owner and times of another.

@@ -20,6 +20,8 @@ pub(crate) const NAMES: [&str; 2] = ["out", "err"];
 
 /// How much is read at once.
 const CHUNK: usize = 256 * 1024;
+/// How often one stream may be preferred to the other.
+const STREAK: u32 = 8;
 /// How much a step may write before somebody reads. The kernel grants it to everybody unless told otherwise.
 const ROOM: usize = 1024 * 1024;
 
@@ -35,6 +37,8 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
 pub(crate) struct Pipes {
     ends: [Receiver; 2],
     buffer: Box<[u8]>,
+    /// How often standard output was read in a row.
+    streak: u32,
 }
 
 impl Pipes {
@@ -49,18 +53,22 @@ impl Pipes {
             io::Result::Ok(end)
         };
         let [out, err] = NAMES;
-        Ok(Pipes { ends: [open(out)?, open(err)?], buffer: vec![0; CHUNK].into_boxed_slice() })
+        Ok(Pipes { ends: [open(out)?, open(err)?], buffer: vec![0; CHUNK].into_boxed_slice(), streak: 0 })
     }
 
     /// Waits for bytes: which of the two they came from, and the bytes.
     pub(crate) async fn read(&mut self) -> io::Result<(usize, &[u8])> {
         loop {
             let [out, err] = &self.ends;
-            // By chance, so that a busy stream does not silence the other.
+            // Of what came at once, complaints come behind what they are about; but a busy stream does not silence the
+            // other.
             let index = tokio::select! {
-                ready = out.readable() => ready.map(|()| 0)?,
+                biased;
+                ready = out.readable(), if self.streak < STREAK => ready.map(|()| 0)?,
                 ready = err.readable() => ready.map(|()| 1)?,
+                ready = out.readable() => ready.map(|()| 0)?,
             };
+            self.streak = if index == 0 { self.streak + 1 } else { 0 };
             match self.ends[index].try_read(&mut self.buffer) {
                 Ok(length) => return Ok((index, &self.buffer[..length])),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

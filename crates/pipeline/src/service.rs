@@ -176,6 +176,9 @@ fn ports(config: &BoxConfig, image: &ImageConfig) -> Vec<u16> {
         if proto == "tcp" { inner.parse::<u16>().ok() } else { None }
     };
     let mut ports: Vec<u16> = config.ports.iter().filter_map(|port| tcp(port)).collect();
+    if let Some(Probe::Port(port)) = config.ready.as_ref().map(|ready| &ready.probe) {
+        ports.push(*port);
+    }
     if ports.is_empty() {
         ports = image.exposed_ports.iter().flatten().filter_map(|port| tcp(port)).collect();
     }
@@ -214,6 +217,16 @@ impl Service {
                 Some(format!("ports {}", ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")))
             }
         }
+    }
+
+    /// How it ended, if it has ended.
+    pub(crate) async fn ended(&self, engine: &Engine) -> Option<Error> {
+        let state = engine.inspect(&self.container).await.ok()?.state;
+        if state.running {
+            return None;
+        }
+        let last = LastWords(engine.last_lines(&self.container, LAST_LINES).await);
+        Some(Error::Ended { alias: self.alias.clone(), code: state.exit_code, last })
     }
 
     /// Waits until it is ready, at most for `limit`.

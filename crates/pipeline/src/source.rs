@@ -168,6 +168,24 @@ pub(crate) fn move_over(from: &Path, to: &Path) -> io::Result<()> {
     remove(from)
 }
 
+/// Moves what is in the tree `from` and not in the tree `to` there.
+pub(crate) fn fill_in(from: &Path, to: &Path) -> io::Result<()> {
+    let mut open = vec![PathBuf::new()];
+    while let Some(relative) = open.pop() {
+        for entry in fs::read_dir(from.join(&relative))? {
+            let entry = entry?;
+            let relative = relative.join(entry.file_name());
+            let target = to.join(&relative);
+            match fs::symlink_metadata(&target) {
+                Ok(known) if known.is_dir() && entry.file_type()?.is_dir() => open.push(relative),
+                Ok(_) => {}
+                Err(_) => fs::rename(entry.path(), &target)?,
+            }
+        }
+    }
+    remove(from)
+}
+
 /// Gives one path the time of another.
 pub(crate) fn keep_times(from: &Path, to: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use sealift_model::StepResult;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::CacheSpec;
 use crate::checkpoint::Checkpoint;
@@ -157,12 +158,17 @@ pub struct RunSpec {
     pub nesting: u8,
     /// Where `checkpoint:` keeps the state after a step; without it, it is not kept.
     pub checkpoint_dir: Option<PathBuf>,
+    /// Keeps the state there as well when a step fails, under [`crate::name_of_failure`]; only the newest.
+    pub checkpoint_on_failure: bool,
     /// Starts behind the step of this checkpoint.
     pub resume: Option<Checkpoint>,
     /// The terminal of whoever started the run, for `internal/shell`.
     pub terminal: Option<Arc<dyn Terminal>>,
     /// Gives that terminal a shell in the box when a step has failed.
     pub shell_on_failure: bool,
+    /// Ends the steps, and with them the run, but for its after-steps. The token that the run is started with ends
+    /// those as well.
+    pub stop: Option<CancellationToken>,
     /// Ends an `internal/watch`, and the run goes on.
     pub interrupt: Option<Arc<Notify>>,
 }

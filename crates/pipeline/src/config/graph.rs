@@ -62,6 +62,24 @@ pub enum Input {
     Over(Vec<String>),
 }
 
+impl Config {
+    /// What a run of pipeline `name` consists of, where that is more than the pipeline itself, once and without waiting:
+    /// what it needs, the cells of its matrix, an approval, a group.
+    ///
+    /// # Errors
+    /// As [`Workflow::graph`].
+    pub fn graph_of(&self, name: &str) -> Result<Option<Graph>, Error> {
+        let Some(pipeline) = self.pipeline(name).filter(|_| self.version.is_some()) else { return Ok(None) };
+        let Settings { matrix, approval, concurrency, .. } = &pipeline.settings;
+        let workflow = Workflow::of(self, pipeline);
+        let asks = approval.as_ref().is_some_and(|approval| approval.wanted);
+        if workflow.pipelines.len() == 1 && matrix.is_none() && !asks && concurrency.is_none() {
+            return Ok(None);
+        }
+        workflow.graph(self).map(Some)
+    }
+}
+
 impl Workflow {
     /// The graph of nodes that a workflow stands for.
     ///
@@ -211,6 +229,26 @@ mod tests {
             seen,
             [("build", String::new()), ("test", "build".into()), ("deploy", "test build".into())]
         );
+    }
+
+    #[test]
+    fn a_run_of_a_pipeline_may_be_a_graph() {
+        let base = "box: a\nplain:\n  steps: [a]\n";
+        for (settings, want) in [
+            ("needs: plain", Some(vec!["plain", "it"])),
+            ("matrix: {A: [1, 2]}", Some(vec!["it (A=1)", "it (A=2)"])),
+            ("approval: true", Some(vec!["it"])),
+            ("approval: false", None),
+            ("concurrency: deploys", Some(vec!["it"])),
+            ("timeout: 5m", None),
+        ] {
+            let text = format!("sealift: 1\n{base}it:\n  {settings}\n  steps: [a]\n");
+            let (config, _) = parse(&text).unwrap();
+            let graph = config.graph_of("it").unwrap();
+            let names = graph.map(|graph| graph.nodes.into_iter().map(|node| node.name).collect::<Vec<_>>());
+            assert_eq!(names, want.map(|names| names.into_iter().map(str::to_owned).collect()), "{settings}");
+            assert_eq!(config.graph_of("plain").unwrap(), None);
+        }
     }
 
     #[test]

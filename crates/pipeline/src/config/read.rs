@@ -330,7 +330,9 @@ impl Reader {
                     format!("pipeline {name} has no steps; did you mean `steps` at line {}?", at.line);
                 let help = format!("`{field}` is read as a deploy target of that name");
                 let problem = diagnostic(Severity::Error, *at, message, Some(help));
-                self.found.push(problem.clone());
+                // The reference accepted it, and did nothing; a run is refused.
+                let severity = if self.native { Severity::Error } else { Severity::Warning };
+                self.found.push(Diagnostic { severity, ..problem.clone() });
                 pipeline.problem = Some(problem);
             } else {
                 let message = format!("`{field}` in pipeline {name} is read as a deploy target");

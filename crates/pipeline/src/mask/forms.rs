@@ -61,6 +61,9 @@ pub(crate) fn forms(value: &str) -> Vec<String> {
         trimmed.chars().flat_map(|c| if "\"\\$`".contains(c) { vec!['\\', c] } else { vec![c] }).collect();
     add(doubly, SHORTEST);
     add(trimmed.replace('\\', "\\\\").replace('\n', "\\n").replace('\'', "\\'"), SHORTEST);
+    // `printf %q` and `set -x` of bash.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c) || !c.is_ascii();
+    add(trimmed.chars().flat_map(|c| if plain(c) { vec![c] } else { vec!['\\', c] }).collect(), SHORTEST);
     let json = serde_json::Value::from(trimmed).to_string();
     add(json.trim_matches('"').to_owned(), SHORTEST);
     forms

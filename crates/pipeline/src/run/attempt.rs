@@ -6,6 +6,7 @@ use std::convert::Infallible;
 
 use sealift_model::EventKind;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::{Error, Run, chain, millis, plan, publish, words};
 use crate::config::StepConfig;
@@ -71,9 +72,10 @@ impl Run {
             tokio::select! {
                 () = sleep(delay) => {}
                 () = self.whole.cancelled() => break ended,
+                () = stopped(self.spec.stop.clone()) => break ended,
             }
         };
-        let aborted = self.whole.is_cancelled();
+        let aborted = self.is_aborted();
         let soft_fail = self.settings.soft_fail.as_ref();
         let covered = |code: Option<i32>| soft_fail.is_some_and(|soft| soft.covers(code.map(i64::from)));
         let (passed, soft, skipped, message) = match &ended {
@@ -110,11 +112,19 @@ impl Run {
         let mut session = None;
         let limit = self.settings.timeout;
         let stop = self.cancel.clone();
+        let asked = self.spec.stop.clone();
         let timer = async move {
-            if let Some(limit) = limit {
-                sleep(limit).await;
-                stop.cancel();
+            let over = async {
+                match limit {
+                    Some(limit) => sleep(limit).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = over => {}
+                () = stopped(asked) => {}
             }
+            stop.cancel();
             std::future::pending::<Infallible>().await
         };
         let mut ended = tokio::select! {
@@ -124,12 +134,13 @@ impl Run {
         if let Err(error) = self.clean_up().await {
             self.warn(format!("something of the run is left: {}", chain(&error))).await;
         }
+        self.leave_failure().await;
         if matches!(
             ended,
             Err(Error::Cancelled
                 | Error::Service(service::Error::Cancelled)
                 | Error::Steps(steps::Error::Cancelled))
-        ) && !self.whole.is_cancelled()
+        ) && !self.is_aborted()
         {
             ended = Ok(Ended::Failed(Failure {
                 message: self.too_long(),
@@ -143,6 +154,11 @@ impl Run {
         self.keep_caches(matches!(ended, Ok(Ended::Passed))).await;
         self.report_tests().await;
         ended
+    }
+
+    /// Whether somebody has ended the run.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.whole.is_cancelled() || self.spec.stop.as_ref().is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Whether the pipeline is tried once more after attempt `number`.
@@ -159,7 +175,7 @@ impl Run {
             }
             Ok(_) | Err(_) => return false,
         };
-        retry.on.contains(&what) && !self.whole.is_cancelled()
+        retry.on.contains(&what) && !self.is_aborted()
     }
 
     /// Why what goes on was stopped though nobody cancelled the run.
@@ -220,5 +236,13 @@ impl Run {
             }
             Err(error) => tracing::debug!(%error, "the reports of tests are not read"),
         }
+    }
+}
+
+/// Waits until the run is to end; for ever where nobody can ask for it.
+async fn stopped(stop: Option<CancellationToken>) {
+    match stop {
+        Some(stop) => stop.cancelled().await,
+        None => std::future::pending().await,
     }
 }

@@ -133,7 +133,7 @@ impl Run {
     /// Keeps what the run has left, when all its containers are gone.
     pub(super) async fn keep_caches(&mut self, passed: bool) {
         let (Some(cache), used) = (self.spec.cache.clone(), std::mem::take(&mut self.caches)) else { return };
-        if self.whole.is_cancelled() || used.is_empty() {
+        if self.is_aborted() || used.is_empty() {
             return;
         }
         for used in used.into_iter().filter(|used| passed || used.keep_on_failure) {

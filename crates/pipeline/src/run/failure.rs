@@ -1,4 +1,4 @@
-//! A shell for a person in the box of a step that failed.
+//! What is left of a step that failed: a shell for a person in its box, and its state for another run.
 //!
 //! Guarantees: the box is as the step left it, and the variables are those that the step began with; after-steps and
 //! the clean-up come when the person has left.
@@ -6,6 +6,7 @@
 //! It must not know where the person's terminal is.
 
 use super::{Run, Scene, chain};
+use crate::checkpoint::{self, Moment};
 use crate::env::Env;
 use crate::pull::Tell as _;
 use crate::session::Session;
@@ -16,7 +17,7 @@ const SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec /bin/sh"
 impl Run {
     /// Notes what the shell exports, before a step may take it along.
     pub(super) async fn remember(&mut self, env: &Env, session: &mut Session) {
-        if !self.spec.shell_on_failure {
+        if !self.spec.shell_on_failure && !self.spec.checkpoint_on_failure {
             return;
         }
         let mut exported = env.clone();
@@ -27,6 +28,46 @@ impl Run {
             }
         }
         self.exported = exported;
+    }
+
+    /// Keeps the state before the step that failed, as far as it can be told from what that step did.
+    pub(super) async fn keep_failure(&mut self, scene: &Scene) {
+        let Some(dir) = self.spec.checkpoint_dir.clone().filter(|_| self.spec.checkpoint_on_failure) else {
+            return;
+        };
+        if self.is_aborted() {
+            return;
+        }
+        let mut steps: Vec<String> = self.steps.iter().map(|step| step.name.clone()).collect();
+        steps.pop();
+        let name = checkpoint::name_of_failure(self.spec.source.dir());
+        let moment = Moment {
+            name: &name,
+            container: &scene.container,
+            layout: &scene.layout,
+            steps,
+            variables: self.exported.entries().to_vec(),
+            trees: false,
+        };
+        let whole = self.whole.clone();
+        let saved = tokio::select! {
+            saved = checkpoint::save(&self.engine, &self.spec, &dir, moment) => saved,
+            () = whole.cancelled() => return,
+        };
+        match saved {
+            Ok((dir, _)) => self.failure = Some(dir),
+            Err(error) => self.warn(format!("the state of the failure is not kept: {}", chain(&error))).await,
+        }
+    }
+
+    /// Takes the trees as well, when nobody writes to them any more.
+    pub(super) async fn leave_failure(&mut self) {
+        let Some(dir) = self.failure.take() else { return };
+        let work_dir = self.spec.work_dir.clone();
+        let left = tokio::task::spawn_blocking(move || checkpoint::leave(&dir, &work_dir));
+        if let Ok(Err(error)) = left.await {
+            self.warn(format!("what the failed run changed is not kept: {error}")).await;
+        }
     }
 
     /// Lets whoever started the run look around, if that is wanted.

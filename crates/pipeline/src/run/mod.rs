@@ -42,7 +42,7 @@ use crate::service;
 use crate::session::{self, Limits, Session};
 use crate::source;
 use crate::spec::Outcome;
-use crate::spec::{RunSpec, Source};
+use crate::spec::{RunSpec, Selection, Source};
 use crate::steps::{self as step, Preparation, Prepared};
 
 use self::attempt::Ended;
@@ -84,8 +84,10 @@ pub enum Error {
     Pull(#[from] pull::Error),
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
-    #[error("{0}")]
+    #[error(transparent)]
     Selection(#[from] plan::UnknownStep),
+    #[error("nothing is left to run: what was selected leaves out every step")]
+    NothingSelected,
     #[error(
         "pipeline {pipeline} wants {}, and was not given it; `sealift run` takes it by `--secret NAME`, from its environment, or by `--secrets-file`; \
          a server keeps it with `sealift secret set NAME`",
@@ -157,6 +159,7 @@ pub async fn execute(
         caches: Vec::new(),
         made: internal::Made::default(),
         checkpoints: Vec::new(),
+        failure: None,
     };
     let result = tokio::spawn(Box::pin(run.whole())).await.map_err(Error::Task)?;
     drop(guard);
@@ -204,6 +207,8 @@ struct Run {
     made: internal::Made,
     /// The names under which the state after a step is to be kept, step by step.
     checkpoints: Vec<Option<String>>,
+    /// Where the state of the step that failed is kept; the trees are still to come.
+    failure: Option<PathBuf>,
 }
 
 /// The container in which the steps run.
@@ -253,6 +258,10 @@ impl Run {
             return Err(Error::NoSecret { pipeline: name, names: self.missing.clone() });
         }
         self.plans = plan::plan(&main, &after, &self.spec.selection, &plan::facts(&self.spec))?;
+        let selected = self.spec.selection != Selection::default();
+        if selected && self.plans.iter().all(|plan| plan.skip.is_some()) {
+            return Err(Error::NothingSelected);
+        }
         if let Some(reason) = self.left_out(&main, &after).await {
             return Ok(Ended::LeftOut(reason));
         }
@@ -392,6 +401,13 @@ impl Run {
         let root = root.to_owned();
         let scene = Scene { container, image: image_config, network, hosts, links, layout, root, limits };
         let result = self.all_steps(&scene, &env, session, &prepared).await;
+        if !self.is_aborted() {
+            for service in &services {
+                if let Some(ended) = service.ended(&self.engine).await {
+                    self.warn(format!("{ended}")).await;
+                }
+            }
+        }
         self.give_back(&scene.container, by_root, session).await;
         result
     }

@@ -71,6 +71,9 @@ impl Run {
             }
         }
         let mut failed = self.series(scene, &main_env, session, main, 0).await?;
+        if failed.is_some() {
+            self.keep_failure(scene).await;
+        }
         if let Some(failure) = &failed {
             self.shell_where_it_failed(scene, &failure.step).await;
         }
@@ -245,7 +248,7 @@ impl Run {
 
     /// The end of a step that something else ended.
     fn stopped(&self) -> Tried {
-        let (outcome, message) = if self.whole.is_cancelled() {
+        let (outcome, message) = if self.is_aborted() {
             (StepOutcome::Aborted, "aborted".to_owned())
         } else {
             (StepOutcome::TimedOut, self.too_long())
@@ -397,13 +400,20 @@ impl Run {
         // The step itself is among them.
         let steps = self.steps.iter().map(|step| step.name.clone()).collect();
         let started = Instant::now();
-        let moment = Moment { name, container: &scene.container, layout: &scene.layout, steps, variables };
+        let moment = Moment {
+            name,
+            container: &scene.container,
+            layout: &scene.layout,
+            steps,
+            variables,
+            trees: true,
+        };
         let saved = tokio::select! {
             saved = checkpoint::save(&self.engine, &self.spec, dir, moment) => saved,
             () = self.cancel.cancelled() => return,
         };
         match saved {
-            Ok(secret) => {
+            Ok((_, secret)) => {
                 self.note(format!("checkpoint {name} is kept ({} ms)", millis(started))).await;
                 for variable in secret {
                     let why = "the value of a hidden variable is in it";

@@ -39,6 +39,8 @@ struct Runner {
     schedule: Schedule,
     /// Stops all that runs.
     stop: CancellationToken,
+    /// Ends the whole.
+    cancel: CancellationToken,
     /// The turn in its group of each node that has one.
     tickets: HashMap<usize, Ticket>,
     /// What each node hands on; the project's source as long as it has not ended.
@@ -135,6 +137,7 @@ impl Runner {
             jobs,
             schedule,
             stop: cancel.child_token(),
+            cancel: cancel.clone(),
             tickets: HashMap::new(),
             trees: vec![Tree::Project; count],
             ends: vec![None; count],
@@ -262,6 +265,9 @@ impl Runner {
     }
 
     fn why_stopped(&self) -> String {
+        if self.cancel.is_cancelled() {
+            return "the workflow was cancelled".to_owned();
+        }
         let failed = self.ends.iter().flatten().find(|node| node.end == NodeEnd::Failed);
         let failed = failed.or_else(|| self.ends.iter().flatten().find(|node| !node.end.is_fine()));
         match failed {

@@ -1,9 +1,9 @@
 //! Checkpoints, and runs that start from them.
 
 use sealift_model::StepOutcome;
-use sealift_pipeline::{RunSpec, checkpoints, remove_checkpoint};
+use sealift_pipeline::{RunSpec, Source, checkpoints, name_of_failure, remove_checkpoint, remove_work_dir};
 
-use crate::host::{Job, SH, engine, raw, script};
+use crate::host::{Job, SH, engine, raw, script, scripts};
 
 fn yaml(first: &str, last: &str) -> String {
     let mut first = script("prepare", first);
@@ -77,7 +77,7 @@ async fn a_run_starts_where_another_was() {
     let mut job = Job::new(yaml("true", last).replace("prepare\n", "renamed\n"));
     set(&mut job.spec);
     job.spec.resume = Some(found[0].clone());
-    let error = job.run(&engine).await.result.unwrap_err().to_string();
+    let error = job.run(&engine).await.error().to_string();
     assert!(error.contains("after step prepare") && error.contains("renamed"), "{error}");
 
     remove_checkpoint(&engine, &found[0]).await.unwrap();
@@ -92,4 +92,49 @@ async fn without_a_place_the_step_goes_on() {
     assert!(ran.outcome().passed);
     assert_eq!(ran.warnings(), ["checkpoint prepared is not kept: the run has no place for it"]);
     assert_eq!(ran.output(1), "on\n");
+}
+
+#[tokio::test]
+async fn a_run_begins_where_the_last_one_failed() {
+    let Some(engine) = engine().await else { return };
+    let make = "echo x >product; export VER=42; touch /root/installed; echo o >$WERCKER_OUTPUT_DIR/o";
+    let look = "cat product hello.txt; echo $VER \"$TOKEN\"; ls /root/installed; cat $WERCKER_OUTPUT_DIR/o
+                echo tried >>tries; cat tries; test -e mended";
+    for copy in [false, true] {
+        // Where the file systems of /tmp cannot lie above another, this would not show a view.
+        let place = tempfile::tempdir_in("/var/tmp").unwrap();
+        let kept = place.path().join("checkpoints");
+        let job = |number: &str| {
+            let mut job = Job::new(scripts(SH, &[make, look]));
+            job.spec.work_dir = place.path().join(number);
+            job.spec.tuning.copy_source = copy;
+            job.spec.checkpoint_dir = Some(kept.clone());
+            job.spec.checkpoint_on_failure = true;
+            job.spec.hidden_env = vec![("TOKEN".into(), "geheim-4711".into())];
+            job
+        };
+        let first = job("first").run(&engine).await;
+        assert_eq!(first.finished(1).0, StepOutcome::Failed);
+        remove_work_dir(&place.path().join("first")).unwrap();
+        let project = first.dir.path().join("project");
+        let found = checkpoints(&kept).unwrap();
+        assert_eq!((found.len(), found[0].name.clone()), (1, name_of_failure(&project)));
+        assert_eq!(found[0].steps, ["s0"]);
+        // The person mends the source; what the steps made is there as well.
+        std::fs::write(project.join("mended"), "").unwrap();
+        std::fs::write(project.join("hello.txt"), "hello again\n").unwrap();
+        let mut second = job("second");
+        second.spec.source = Source::Copy(project);
+        second.spec.resume = Some(found[0].clone());
+        let second = second.run(&engine).await;
+        assert!(second.outcome().passed, "copy {copy}: {:#?}", second.events);
+        assert_eq!(second.finished(0).0, StepOutcome::Skipped);
+        let want = "x\nhello again\n42 ***\n/root/installed\no\ntried\ntried\n";
+        assert_eq!(second.output(1), want, "copy {copy}");
+        remove_work_dir(&place.path().join("second")).unwrap();
+        for checkpoint in checkpoints(&kept).unwrap() {
+            remove_checkpoint(&engine, &checkpoint).await.unwrap();
+        }
+        assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 0);
+    }
 }

@@ -48,7 +48,7 @@ fn edge_cases_are_accepted_and_refused_alike() {
             Ok((config, found)) if tree(&config) == case["parse"] => {
                 // A workflow that cannot be run does not keep the pipelines from it.
                 let errors = found.iter().any(|d| d.severity == Severity::Error);
-                if accepted && errors && !text.contains("Steps:") || !accepted && !errors {
+                if accepted && errors || !accepted && !errors {
                     wrong.push(format!("{text}\n found {found:?}"));
                 }
             }

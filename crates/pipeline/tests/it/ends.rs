@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sealift_model::{EventKind, StepOutcome};
 use sealift_pipeline::{Engine, Error, Leftovers, config, execute, remove_leftovers};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::host::{self, BASH, Job, SH, engine, script, scripts};
 
@@ -155,17 +156,17 @@ async fn leftovers_of_an_owner_are_found() {
 async fn what_cannot_run_says_why() {
     let Some(engine) = engine().await else { return };
     let ran = Job::new("box: 127.0.0.1:1/none\nbuild:\n  steps: [npm-test]\n".into()).run(&engine).await;
-    let error = ran.result.unwrap_err();
+    let error = ran.error();
     assert!(error.to_string().starts_with("image 127.0.0.1:1/none:latest cannot be pulled: "), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");
 
     let mut job = Job::new(scripts(SH, &["true"]));
     job.spec.pipeline = "dploy".into();
     let ran = job.run(&engine).await;
-    assert_eq!(ran.result.unwrap_err().to_string(), "there is no pipeline dploy; there is build");
+    assert_eq!(ran.error().to_string(), "there is no pipeline dploy; there is build");
 
     let ran = Job::new(format!("box: {SH}\nbuild:\n  stpes: [a]\n")).run(&engine).await;
-    let error = ran.result.unwrap_err();
+    let error = ran.error();
     assert!(matches!(error, Error::Unusable { .. }), "{error}");
     assert!(error.to_string().contains("did you mean `steps` at line 3?"), "{error}");
 }
@@ -198,4 +199,29 @@ async fn a_podman_service_is_started_and_ends_with_the_engine() {
         tokio::task::yield_now().await;
     }
     assert!(Path::new(&socket).parent().is_some());
+}
+
+#[tokio::test]
+async fn one_who_stops_gently_gets_the_after_steps() {
+    let Some(engine) = engine().await else { return };
+    let mut yaml = scripts(SH, &["echo begun; sleep 1000", "echo never"]);
+    yaml.push_str("  after-steps:\n");
+    yaml.push_str(&script("tell", "echo after $WERCKER_RESULT"));
+    yaml.push_str(&script("last", "sleep 1000"));
+    let mut job = Job::new(yaml);
+    let stop = CancellationToken::new();
+    job.spec.stop = Some(stop.clone());
+    let ran = job
+        .run_watching(&engine, |event, cancel| match event {
+            EventKind::Output { text, .. } if text == "begun" => stop.cancel(),
+            // The last after-step, ended like any other.
+            EventKind::StepStarted { step: 3, .. } => cancel.cancel(),
+            _ => {}
+        })
+        .await;
+    assert!(ran.outcome().aborted && !ran.outcome().passed);
+    assert_eq!(ran.finished(0).0, StepOutcome::Aborted);
+    assert_eq!((ran.output(2).as_str(), ran.finished(2).0), ("after failed\n", StepOutcome::Passed));
+    assert_eq!(ran.finished(3).0, StepOutcome::Aborted);
+    assert_eq!(ran.started(), 3);
 }

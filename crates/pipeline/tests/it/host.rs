@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use sealift_model::{EventKind, StepOutcome, Stream};
 use sealift_pipeline::{
-    Engine, EngineOptions, Error, Git, Leftovers, Outcome, RunSpec, Source, config, execute, remove_leftovers,
+    Engine, EngineOptions, Error, Git, Leftovers, Outcome, RunSpec, Source, config, execute,
+    remove_leftovers, remove_work_dir,
 };
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -286,7 +287,19 @@ impl Job {
     }
 }
 
+impl Drop for Ran {
+    fn drop(&mut self) {
+        // Its view of the source, which would stay mounted when the directory is gone.
+        remove_work_dir(&self.dir.path().join("work")).unwrap();
+    }
+}
+
 impl Ran {
+    /// Why it could not be carried out.
+    pub(crate) fn error(&self) -> &Error {
+        self.result.as_ref().unwrap_err()
+    }
+
     pub(crate) fn outcome(&self) -> &Outcome {
         self.result.as_ref().unwrap_or_else(|error| panic!("{error:?}\n{:#?}", self.events))
     }

@@ -185,7 +185,7 @@ async fn a_registry_that_asks_is_told_and_nobody_else() {
     forget(&engine, &pulled).await;
 
     let ran = boxed("").run(&engine).await;
-    let error = ran.result.unwrap_err().to_string();
+    let error = ran.error().to_string();
     assert!(error.contains("cannot be pulled"), "{error}");
 }
 

@@ -13,7 +13,7 @@ async fn an_engine_of_its_own_needs_leave() {
         )
     );
     let ran = Job::new(yaml.clone()).run(&engine).await;
-    let error = ran.result.unwrap_err().to_string();
+    let error = ran.error().to_string();
     assert!(error.contains("`docker: true`") && error.contains("does not allow"), "{error}");
 
     let mut job = Job::new(yaml);

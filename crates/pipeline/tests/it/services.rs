@@ -38,7 +38,7 @@ async fn a_service_that_never_is_ready_says_why() {
         let mut job = Job::new(yaml);
         job.spec.tuning.service_limit = Duration::from_secs(2);
         let ran = job.run(&engine).await;
-        let Err(error) = ran.result else { panic!("{cmd}: {:?}", ran.events) };
+        let Err(error) = &ran.result else { panic!("{cmd}: {:?}", ran.events) };
         let error = error.to_string();
         assert!(error.contains(want) && error.contains("my last words"), "{cmd}: {error}");
     }
@@ -86,7 +86,7 @@ async fn a_project_in_the_source_is_built_and_is_the_service() {
         let shop = job.dir.path().join("project/shop");
         std::fs::create_dir(&shop).unwrap();
         std::fs::write(shop.join("wercker.yml"), inner.replace("SH", SH)).unwrap();
-        let error = job.run(&engine).await.result.unwrap_err().to_string();
+        let error = job.run(&engine).await.error().to_string();
         assert!(error.contains(want), "{url}: {error}");
     }
 }

@@ -75,7 +75,7 @@ async fn steps_are_left_out_by_condition_and_by_selection() {
     let mut job = Job::new(native("", &steps));
     job.spec.selection = Selection { from: Some("mian".into()), ..Selection::default() };
     let ran = job.run(&engine).await;
-    assert_eq!(ran.result.unwrap_err().to_string(), "there is no step `mian`; did you mean `main`?");
+    assert_eq!(ran.error().to_string(), "there is no step `mian`; did you mean `main`?");
     assert_eq!(ran.events.len(), 2);
 }
 
@@ -251,7 +251,7 @@ async fn secrets_reach_the_pipeline_that_names_them() {
     assert_eq!(ran.output(0), "[***] [none] [none]\nright\n***\n", "{:#?}", ran.events);
 
     let ran = Job::new(native("secrets: [TOKEN, KEY]", &[show])).run(&engine).await;
-    let error = ran.result.unwrap_err().to_string();
+    let error = ran.error().to_string();
     assert!(error.starts_with("pipeline build wants the secrets TOKEN, KEY, and was not given"), "{error}");
     assert!(error.contains("--secret NAME"), "{error}");
 
@@ -363,7 +363,7 @@ async fn services_are_ready_when_the_file_says_so() {
             service("s", code, ready)
         );
         let ran = Job::new(yaml).run(&engine).await;
-        let error = ran.result.unwrap_err().to_string();
+        let error = ran.error().to_string();
         assert!(error.contains(want), "{error}");
     }
 }

@@ -183,7 +183,7 @@ async fn an_unknown_step_ends_the_run_before_it_begins() {
     yaml.push_str("    - npm-instal\n    - you/never-heard-of:\n        a: b\n  after-steps:\n    - slack-notifyer:\n        url: x\n");
     let ran = Job::new(yaml).run(&engine).await;
     assert_eq!(ran.started(), 0);
-    let error = ran.result.as_ref().unwrap_err().to_string();
+    let error = ran.error().to_string();
     let lines: Vec<_> = error.lines().collect();
     assert_eq!(lines[0], "line 8: step `npm-instal` is not known; did you mean `npm-install`?");
     assert!(lines[1].starts_with("line 9: step `you/never-heard-of` is not known; the registry"), "{error}");
@@ -209,7 +209,7 @@ async fn files_outside_of_the_tree_are_for_those_who_own_the_machine() {
             assert_eq!(ran.output(0), "outside\n", "{:#?}", ran.events);
             assert!(notes(&ran)[0].starts_with("step me/x is taken from /"), "{:?}", notes(&ran));
         } else {
-            let error = ran.result.unwrap_err().to_string();
+            let error = ran.error().to_string();
             assert!(error.ends_with("is not in the source tree"), "{error}");
         }
     }
@@ -274,7 +274,7 @@ async fn packages_serve_steps() {
         let ran = job.run(&engine).await;
         match want {
             Ok(output) => assert_eq!(ran.output(0), output, "{:#?}", ran.events),
-            Err(error) => assert_eq!(ran.result.unwrap_err().to_string(), error),
+            Err(error) => assert_eq!(ran.error().to_string(), error),
         }
     }
 }

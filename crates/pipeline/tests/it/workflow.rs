@@ -28,6 +28,13 @@ struct Ran {
     job: tempfile::TempDir,
 }
 
+impl Drop for Ran {
+    fn drop(&mut self) {
+        // Views of sources, which would stay mounted when the directory is gone.
+        remove_work_dir(&self.job.path().join("work")).unwrap();
+    }
+}
+
 impl Flow {
     /// `yaml` without its box.
     fn new(yaml: &str) -> Flow {

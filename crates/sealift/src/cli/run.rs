@@ -45,6 +45,9 @@ pub(crate) struct RunArgs {
     /// A shell in the box of a step that failed, before it is removed; needs a terminal
     #[arg(long, conflicts_with_all = ["watch", "dry_run"])]
     pub(crate) shell_on_failure: bool,
+    /// Ctrl-C ends the steps and lets the after-steps run; a second one ends those
+    #[arg(long)]
+    pub(crate) after_steps_on_cancel: bool,
     /// Begin with an empty cache, and keep none
     #[arg(long)]
     pub(crate) no_cache: bool,

@@ -266,7 +266,7 @@ fn a_full_disk_is_said_and_survived() {
     assert_eq!(dev.json(&["runs"])["items"].as_array().unwrap().len(), 1);
 }
 
-const NATIVE: &str = "sealift: 1\nbox: ruby:3.3\nservices: [redis]\ntest:\n  matrix: {RUBY: ['3.2', '3.3']}\n  timeout: 20m\n  steps:\n    - script:\n        name: rake\n        code: rake\n        retry: 1\ndeploy:\n  when: {branch: main}\n  approval: Really?\n  steps: [me/deploy]\nworkflows:\n  - name: ci\n    stages: [test, deploy]\n";
+const NATIVE: &str = "sealift: 1\nbox: ruby:3.3\nservices: [redis]\ntest:\n  matrix: {RUBY: ['3.2', '3.3']}\n  timeout: 20m\n  steps:\n    - script:\n        name: rake\n        code: rake\n        retry: 1\ndeploy:\n  when: {branch: main}\n  approval: Really?\n  steps: [npm-install]\nworkflows:\n  - name: ci\n    stages: [test, deploy]\n";
 
 #[test]
 fn check_shows_the_plan() {
@@ -294,7 +294,7 @@ fn check_shows_the_plan() {
 fn check_shows_every_finding_and_strict_makes_errors_of_them() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("some.yml");
-    std::fs::write(&file, "box: {id: a, tga: b}\nbuild:\n  steps: [a]\n").unwrap();
+    std::fs::write(&file, "box: {id: a, tga: b}\nbuild:\n  steps: [npm-test]\n").unwrap();
     let check = |arguments: &[&str]| {
         let output = sealift().arg("check").arg(&file).args(arguments).output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())

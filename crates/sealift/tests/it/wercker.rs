@@ -93,7 +93,7 @@ fn check_config_lists_what_is_there_and_shows_what_is_wrong() {
     std::fs::write(&file, "box: a\nbuild:\n  steps: [npm-install]\n").unwrap();
     let (code, stdout, stderr) = run(dir.path(), &["--no-colors", "check-config"]);
     assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
-    assert!(stderr.contains("--> pipeline build\n") && stderr.contains("npm-install"), "{stderr}");
+    assert_eq!(stderr, "Found pipeline section: build\n  with box: a:latest\n");
     std::fs::write(&file, "box: a\nbuild:\n").unwrap();
     let (code, _, stderr) = run(dir.path(), &["--no-colors", "check-config"]);
     assert!(code == 1 && stderr.contains("wercker.yml:2:"), "{stderr}");
@@ -101,7 +101,7 @@ fn check_config_lists_what_is_there_and_shows_what_is_wrong() {
     let other = dir.path().join("other.yml");
     std::fs::write(&other, "box: a\ndeploy:\n  steps: [x]\n").unwrap();
     let (code, _, stderr) = run(dir.path(), &["check-config", "--wercker-yml", "other.yml"]);
-    assert!(code == 0 && stderr.contains("pipeline deploy"), "{stderr}");
+    assert!(code == 0 && stderr.contains("Found pipeline section: deploy\n"), "{stderr}");
 }
 
 #[test]
@@ -160,4 +160,33 @@ fn a_step_is_checked_and_packed_the_same_every_time() {
     std::fs::write(step.join("lib/a"), "a").unwrap();
     assert_eq!(publish().0, 0);
     assert_eq!(std::fs::read(&file).unwrap(), first);
+}
+
+#[test]
+fn check_config_says_of_the_edge_cases_what_that_cli_said() {
+    let Some(corpus) = std::env::var_os("SEALIFT_CORPUS") else {
+        println!("SKIPPED: set SEALIFT_CORPUS to the folder of the wercker corpus to run this test");
+        return;
+    };
+    let text = std::fs::read_to_string(std::path::Path::new(&corpus).join("EDGE.json")).unwrap();
+    let cases: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (name, case) in cases.as_object().unwrap() {
+        let yaml = case["yaml"].as_str().unwrap();
+        // Digests are an addition of ours.
+        if yaml.contains("@sha256") {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("wercker.yml"), yaml).unwrap();
+        let (code, stdout, stderr) = run(dir.path(), &["--no-colors", "check-config"]);
+        let crashed = case["check_config_output"][0] == "(the reference crashes)";
+        let want = if crashed { 1 } else { case["check_config_rc"].as_i64().unwrap() };
+        assert_eq!((i64::from(code), stdout.as_str()), (want, ""), "{name}: {stderr}");
+        // Of what it refused we say more: the line, and what to do.
+        let lines = case["check_config_output"].as_array().unwrap().iter().filter_map(|line| line.as_str());
+        let found: Vec<&str> =
+            lines.filter(|line| line.contains("Found") || line.starts_with("  with")).collect();
+        let ours: Vec<&str> = stderr.lines().take(found.len()).collect();
+        assert_eq!(ours, found, "{name}");
+    }
 }

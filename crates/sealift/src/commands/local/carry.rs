@@ -13,7 +13,7 @@ use std::time::Duration;
 use sealift_model::EventKind;
 use sealift_pipeline::config::{Graph, Loaded};
 use sealift_pipeline::{
-    Approver, Engine, Leftovers, NodeEvent, RunSpec, WorkflowSpec, execute, execute_workflow,
+    Approver, Engine, Groups, Leftovers, NodeEvent, RunSpec, WorkflowSpec, execute, execute_workflow,
     remove_leftovers,
 };
 use tokio::sync::mpsc;
@@ -90,9 +90,14 @@ pub(crate) async fn carry_out(
     let place = Place::make(base)?;
     let owner = place::owner(&place.id);
     let spec = spec(request, &place);
+    // By its whole path: other projects may have the same name.
+    let project = request.spec.source.dir().to_string_lossy().replace('/', "_");
+    let groups = base
+        .join("groups")
+        .join(project.chars().skip(project.chars().count().saturating_sub(200)).collect::<String>());
     let (sender, events) = mpsc::channel(1024);
     let running = async {
-        let executing = execute_it(engine, request, spec, sender, cancel.clone());
+        let executing = execute_it(engine, request, spec, &groups, sender, cancel.clone());
         let showing = async {
             let shown = show(view, events, desk, &request.variables.warnings).await;
             if shown.is_err() {
@@ -103,10 +108,17 @@ pub(crate) async fn carry_out(
         };
         tokio::join!(executing, showing)
     };
+    let gently = request.spec.stop.clone();
     let stopping = async {
         stop.asked(1).await;
+        let mut next = 2;
+        if let Some(gently) = gently {
+            gently.cancel();
+            stop.asked(next).await;
+            next += 1;
+        }
         cancel.cancel();
-        stop.asked(2).await;
+        stop.asked(next).await;
     };
     let ended = tokio::select! {
         ended = Box::pin(running) => Some(ended),
@@ -142,6 +154,7 @@ async fn execute_it(
     engine: &Engine,
     request: &Request,
     spec: RunSpec,
+    groups: &Path,
     events: mpsc::Sender<NodeEvent>,
     cancel: CancellationToken,
 ) -> Done {
@@ -169,6 +182,7 @@ async fn execute_it(
                 run: spec,
                 slots: *slots,
                 approver: approver.clone(),
+                groups: Some(Groups { dir: groups.to_owned(), order: None }),
                 ..WorkflowSpec::default()
             };
             match Box::pin(execute_workflow(engine, config, graph, whole, events, cancel)).await {

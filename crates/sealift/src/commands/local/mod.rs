@@ -17,7 +17,8 @@ use std::sync::Arc;
 use sealift_pipeline::config::{self, Graph, Loaded};
 use sealift_pipeline::steps::StepSources;
 use sealift_pipeline::{
-    Approver, CacheSpec, Engine, Git, Ignore, RunSpec, Selection, Source, auth_file_places,
+    Approver, CacheSpec, Engine, Git, Ignore, RunSpec, Selection, Source, auth_file_places, checkpoints,
+    name_of_failure, preview, remove_checkpoint,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +55,16 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         }
         None => {
             super::check_pipeline(&loaded.config, &args.pipeline, &file, &loaded.text)?;
-            What::Pipeline
+            // Who selects steps wants this pipeline alone.
+            let alone = args.from.is_some() || !args.only.is_empty() || !args.skip.is_empty();
+            let graph = if alone { None } else { graph_of(&loaded, &args.pipeline)? };
+            match graph {
+                Some(graph) => {
+                    let name = args.pipeline.clone();
+                    What::Workflow { name, graph, slots: args.slots, approver: None }
+                }
+                None => What::Pipeline,
+            }
         }
     };
     let variables = collect(&args.variables, &dir.join(ENVIRONMENT), &host())?;
@@ -86,12 +96,16 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
             cache,
             git,
             shell_on_failure: args.shell_on_failure,
+            stop: args.after_steps_on_cancel.then(CancellationToken::new),
             ..RunSpec::default()
         },
         loaded,
         variables,
         keep: args.artifacts.map_or(Keep::Nothing, Keep::New),
     };
+    if matches!(request.what, What::Pipeline) {
+        begin_where_it_failed(&mut request, &mut view)?;
+    }
     if args.dry_run {
         request.spec.env.clone_from(&request.variables.shown);
         dry::print(&request, &view.printer)?;
@@ -125,7 +139,22 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     }
     let cancel = CancellationToken::new();
     let ended = Box::pin(carry_out(&engine, &request, &base, &mut view, &stop, &mut desk, cancel)).await?;
+    if ended.passed && matches!(request.what, What::Pipeline) {
+        forget_failure(&engine, &request.spec).await;
+    }
     Ok(ended.code(&stop))
+}
+
+/// Removes what an earlier run left when it failed. That it stays is no reason to say more than that.
+async fn forget_failure(engine: &Engine, spec: &RunSpec) {
+    let Some(dir) = &spec.checkpoint_dir else { return };
+    let name = name_of_failure(spec.source.dir());
+    for found in checkpoints(dir).unwrap_or_default() {
+        let same = found.name == name && found.project == spec.project && found.pipeline == spec.pipeline;
+        if same && let Err(error) = remove_checkpoint(engine, &found).await {
+            tracing::info!(%error, "the state of an earlier failure stays");
+        }
+    }
 }
 
 /// Runs it now and whenever a file changes, until somebody stops it. A change ends the run under way.
@@ -190,10 +219,22 @@ fn reload(request: &mut Request) -> Result<(), Error> {
             let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             super::check_pipeline(&loaded.config, &request.spec.pipeline, &file, &loaded.text)?;
         }
-        What::Workflow { name, graph: now, .. } => *now = graph(&loaded, name)?,
+        What::Workflow { name, graph: now, .. } => {
+            let of_pipeline = graph_of(&loaded, name)?;
+            *now = match of_pipeline.filter(|_| loaded.config.workflow(name).is_none()) {
+                Some(graph) => graph,
+                None => graph(&loaded, name)?,
+            };
+        }
     }
     request.loaded = loaded;
     Ok(())
+}
+
+/// A pipeline with all that belongs to a run of it, where that is more than itself.
+fn graph_of(loaded: &Loaded, name: &str) -> Result<Option<Graph>, Error> {
+    let graph = loaded.config.graph_of(name);
+    graph.map_err(|error| Error::plain(sealift_model::diagnostic::chain(&error)))
 }
 
 /// A workflow of the file, as its graph.
@@ -220,6 +261,46 @@ pub(crate) fn step_sources() -> Result<StepSources, Error> {
         trusted_files: true,
         ..StepSources::default()
     })
+}
+
+/// Lets the run begin with what the last one left when it failed, if it failed at the step that is asked for.
+fn begin_where_it_failed(request: &mut Request, view: &mut View) -> Result<(), Error> {
+    let dir = cache_dir()?.join("checkpoints");
+    let spec = &mut request.spec;
+    spec.checkpoint_dir = Some(dir.clone());
+    spec.checkpoint_on_failure = true;
+    let Some(pipeline) = request.loaded.config.pipeline(&spec.pipeline) else { return Ok(()) };
+    let Some(from) = spec.selection.from.clone() else { return Ok(()) };
+    let alone =
+        RunSpec { selection: Selection { from: Some(from.clone()), ..Selection::default() }, ..spec.clone() };
+    let all = preview(
+        &request.loaded.config,
+        pipeline,
+        &RunSpec { selection: Selection::default(), ..alone.clone() },
+    );
+    // A wrong name is told by the run itself.
+    let (Ok(all), Ok(some)) = (all, preview(&request.loaded.config, pipeline, &alone)) else { return Ok(()) };
+    let before = all.steps.iter().zip(&some.steps).take_while(|(all, some)| all.skip != some.skip).count();
+    let name = name_of_failure(spec.source.dir());
+    let known = checkpoints(&dir).map_err(|error| Error::plain(sealift_model::diagnostic::chain(&error)))?;
+    let found = known.into_iter().find(|found| {
+        found.name == name
+            && found.project == spec.project
+            && found.pipeline == spec.pipeline
+            && found.steps.len() == before
+            && found.steps.iter().zip(&all.steps).all(|(then, now)| *then == now.name)
+    });
+    match found {
+        Some(found) => {
+            spec.selection.from = None;
+            spec.resume = Some(found);
+        }
+        None => say_note(
+            &view.printer,
+            &format!("no run has failed at {from:?}: it begins without what the steps before it leave"),
+        )?,
+    }
+    Ok(())
 }
 
 /// The cache of the project in a directory, on a branch.

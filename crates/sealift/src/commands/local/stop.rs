@@ -19,11 +19,15 @@ struct Asked {
 }
 
 impl Stop {
-    /// Listens to SIGINT, SIGTERM and SIGHUP until the program ends.
+    /// Listens to SIGINT, SIGTERM, SIGHUP and SIGQUIT until the program ends.
     pub(crate) fn listen() -> Result<Stop, Error> {
         let (sender, receiver) = watch::channel(Asked::default());
-        let kinds =
-            [(SignalKind::interrupt(), 130), (SignalKind::terminate(), 143), (SignalKind::hangup(), 129)];
+        let kinds = [
+            (SignalKind::interrupt(), 130),
+            (SignalKind::terminate(), 143),
+            (SignalKind::hangup(), 129),
+            (SignalKind::quit(), 131),
+        ];
         for (kind, code) in kinds {
             let mut signal = signal(kind).map_err(Error::Runtime)?;
             let sender = sender.clone();

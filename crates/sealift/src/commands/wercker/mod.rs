@@ -19,7 +19,7 @@ use sealift_model::diagnostic::{Severity, chain};
 use sealift_pipeline::config;
 
 use crate::error::Error;
-use crate::print::{Mood, Voice, visible};
+use crate::print::{Mood, Voice};
 
 /// As that CLI ended when something was wrong.
 const FAILED: u8 = 1;
@@ -191,13 +191,23 @@ fn check_config(matches: &ArgMatches, voice: &Voice) -> Result<ExitCode, Error> 
         None => config::find_config(Path::new(text(matches, "dir").unwrap_or(".")))?,
     };
     let loaded = config::load(&path)?;
+    // In the words of that CLI, and then what it did not say.
+    let config = &loaded.config;
+    for pipeline in &config.pipelines {
+        voice.raw(&format!("Found pipeline section: {}", pipeline.name));
+        if let Some(the_box) = config.box_of(pipeline) {
+            voice.raw(&format!("  with box: {}", the_box.image(&|_| None)));
+        }
+    }
+    for workflow in &config.workflows {
+        voice.raw(&format!("Found workflow: {}", workflow.name));
+        if let Some(problem) = &workflow.problem {
+            voice.raw(&format!("ERROR {}", problem.message));
+        }
+    }
     let file = path.display().to_string();
     for diagnostic in &loaded.diagnostics {
         diagnostic.render(&file, &loaded.text).lines().for_each(|line| voice.raw(line));
-    }
-    voice.say(Mood::Good, &format!("Found valid {file}"));
-    for line in super::check::plan(&loaded.config).iter().filter(|line| !line.is_empty()) {
-        voice.say(Mood::Plain, &visible(line));
     }
     let wrong = loaded.diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     Ok(if wrong { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
