@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sealift_client::Client;
-use sealift_client::api::{Events, Finish, Stored};
+use sealift_client::api::{AskSecrets, Events, Finish, RunSecrets, Stored};
 use sealift_model::diagnostic::{Diagnostic, Severity, chain};
 use sealift_model::{
     EventKind, MachineId, Run, RunAssignment, RunEvent, RunId, SessionId, StepResult, Timestamp, UnitName,
@@ -36,6 +36,9 @@ const BATCH: usize = 512;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
+/// Names and values, as a pipeline takes them.
+type Variables = Vec<(String, String)>;
+
 /// Why an attempt ends without its pipeline's verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -57,6 +60,11 @@ pub enum Error {
     Engine(#[from] sealift_pipeline::EngineError),
     #[error(transparent)]
     Run(#[from] sealift_pipeline::Error),
+    #[error("cannot ask the server for the project's secrets")]
+    Secrets(#[source] sealift_client::Error),
+    /// The parser's own words might quote a value.
+    #[error("the server's answer about secrets is not understood; is it another version?")]
+    SecretsNotUnderstood,
     #[error("{0}")]
     Units(String),
     #[error("the work was cut short")]
@@ -284,6 +292,7 @@ impl Inner {
         for text in warnings {
             say(events, EventKind::Warning { text }).await;
         }
+        let (hidden_env, secrets) = self.secrets(assignment, &loaded.config, &cancel).await?;
         let spec = RunSpec {
             // Machines may share an engine, and then no two of them may have a container of the same name.
             key: format!("{}.{attempt}-{}", run.id, self.options.machine.short()),
@@ -308,13 +317,47 @@ impl Inner {
             deploy_target: None,
             started_by: "sealift".into(),
             env: Vec::new(),
-            hidden_env: Vec::new(),
+            hidden_env,
+            secrets,
             ..RunSpec::default()
         };
         let groups = self.options.cache_dir.join("groups").join(run.id.project.as_str());
         let groups = Groups { dir: groups, order: Some(run.id.number) };
         let outcome = carry_out(engine, &loaded.config, spec, groups, events, cancel).await?;
         Ok((outcome, units))
+    }
+
+    /// The secrets that the server keeps for the run's project: variables for all pipelines (`hidden_env`), or in
+    /// Sealift's own form of the file (`secrets`) for those that name them.
+    async fn secrets(
+        &self,
+        assignment: &RunAssignment,
+        config: &config::Config,
+        cancel: &CancellationToken,
+    ) -> Result<(Variables, Variables), Error> {
+        let path = format!("/v1/runs/{}/attempts/{}/secrets", assignment.run.id, assignment.attempt);
+        let ask = AskSecrets { session: assignment.session.clone() };
+        let mut pause = RETRY_FIRST;
+        let told = loop {
+            match self.client.post::<_, RunSecrets>(&path, &ask).await {
+                Ok(told) => break told.secrets,
+                Err(error) if error.retryable() && pause < RETRY_LONGEST => {
+                    tokio::select! {
+                        () = cancel.cancelled() => return Err(sealift_pipeline::Error::Cancelled.into()),
+                        () = tokio::time::sleep(pause) => pause *= 2,
+                    }
+                }
+                Err(sealift_client::Error::NotUnderstood(_)) => return Err(Error::SecretsNotUnderstood),
+                Err(error) => {
+                    if error.code() == Some("fenced") {
+                        cancel.cancel();
+                    }
+                    return Err(Error::Secrets(error));
+                }
+            }
+        };
+        let told = told.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Ok(if config.version.is_some() { (Variables::new(), told) } else { (told, Variables::new()) })
     }
 
     async fn fetch(&self, run: &Run, into: &Path) -> Result<(), Error> {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use sealift_model::{
     App, AppPhase, Assignment, BranchName, CommitId, Digest, Machine, Package, Placement, Presence,
-    ProjectName, Release, ReleaseNumber, RunEvent, RunId, SessionId, StepResult, Unit, UnitName, UnitStatus,
+    ProjectName, Release, ReleaseNumber, RunEvent, RunId, SecretName, SecretValue, SessionId, StepResult,
+    Timestamp, Unit, UnitName, UnitStatus,
 };
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +115,20 @@ pub struct Rollback {
     pub to: Option<ReleaseNumber>,
 }
 
+/// `PUT /v1/projects/{project}/secrets/{name}`, answered by [`SecretInfo`]; `DELETE` takes the secret away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewSecret {
+    pub value: SecretValue,
+}
+
+/// What `GET /v1/projects/{project}/secrets` lists: all that is told of a secret but to the runs that are given it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecretInfo {
+    pub name: SecretName,
+    /// When its value was last set.
+    pub changed_at: Timestamp,
+}
+
 /// `POST /v1/blobs`, whose body is the bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stored {
@@ -199,6 +214,18 @@ pub struct Statuses {
 pub struct Events {
     pub session: SessionId,
     pub events: Vec<RunEvent>,
+}
+
+/// `POST /v1/runs/{id}/attempts/{n}/secrets`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AskSecrets {
+    pub session: SessionId,
+}
+
+/// Its answer: the secrets of the run's project.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSecrets {
+    pub secrets: BTreeMap<SecretName, SecretValue>,
 }
 
 /// `POST /v1/runs/{id}/attempts/{n}/finish`

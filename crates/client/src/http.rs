@@ -145,9 +145,35 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Error> {
+        self.send_json(Method::POST, path, body).await
+    }
+
+    /// Puts a JSON value where it is to be and reads one; the same again changes nothing more.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn put<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Error> {
+        self.send_json(Method::PUT, path, body).await
+    }
+
+    /// Has something deleted.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn delete(&self, path: &str) -> Result<(), Error> {
+        let response = self.send(Method::DELETE, path, None, empty()).await?;
+        whole(response).await
+    }
+
+    async fn send_json<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &B,
+    ) -> Result<T, Error> {
         let bytes = serde_json::to_vec(body).map_err(Error::NotUnderstood)?;
         let body = Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed();
-        let response = self.send(Method::POST, path, Some("application/json"), body).await?;
+        let response = self.send(method, path, Some("application/json"), body).await?;
         whole(response).await
     }
 

@@ -14,6 +14,7 @@ mod machine;
 mod name;
 mod package;
 mod run;
+mod secret;
 mod time;
 mod unit;
 
@@ -23,10 +24,12 @@ pub use event::{EventKind, NodePlan, RunEvent, Stream};
 pub use glob::glob_matches;
 pub use machine::{Machine, Presence};
 pub use name::{
-    BranchName, CommitId, Digest, InvalidName, MachineId, ProjectName, RunId, SessionId, UnitKind, UnitName,
+    BranchName, CommitId, Digest, InvalidName, MachineId, ProjectName, RunId, SecretName, SessionId,
+    UnitKind, UnitName,
 };
 pub use package::{Package, PackageName};
 pub use run::{Attempt, AttemptEnd, Run, RunState, StepOutcome, StepResult};
+pub use secret::{InvalidSecret, SecretValue};
 pub use time::Timestamp;
 pub use unit::{ActiveState, DesiredState, Placement, Requirements, Unit, UnitStatus};
 

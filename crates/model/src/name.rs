@@ -142,6 +142,18 @@ text_name!(
 );
 
 text_name!(
+    /// A secret of a project, by the variable that the steps find it in: `NPM_TOKEN`.
+    SecretName,
+    "secret name",
+    "1 to 100 letters, digits and '_', no digit at first, as a variable is named",
+    |text| {
+        (1..=100).contains(&text.len())
+            && !text.starts_with(|c: char| c.is_ascii_digit())
+            && text.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric())
+    }
+);
+
+text_name!(
     /// BLAKE3 of some bytes, 64 lower-case hex digits. Bytes are stored and asked for by it.
     Digest,
     "digest",
@@ -346,6 +358,17 @@ mod tests {
             ("a:b", false),
         ] {
             assert_eq!(text.parse::<BranchName>().is_ok(), good, "branch {text:?}");
+        }
+        for (text, good) in [
+            ("NPM_TOKEN", true),
+            ("_a1", true),
+            ("", false),
+            ("1A", false),
+            ("A-B", false),
+            ("A=", false),
+            ("é", false),
+        ] {
+            assert_eq!(text.parse::<SecretName>().is_ok(), good, "secret {text:?}");
         }
         for (text, good) in [
             ("web.service", true),

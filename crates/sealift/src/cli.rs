@@ -1,6 +1,7 @@
 //! The command line, said once: parsing, `--help`, shell completions and man pages all come from here.
 
 mod run;
+mod secret;
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use sealift_client::Address;
 use sealift_model::{BranchName, ProjectName, ReleaseNumber, RunId};
 
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
+pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
 
 const TOUR: &str = "\
 A first tour, from a git repository with a wercker.yml:
@@ -117,6 +119,9 @@ pub(crate) enum Command {
     /// Go back to an earlier release of an app
     #[command(after_help = "Examples:\n  sealift rollback hello\n  sealift rollback hello --to 3")]
     Rollback(RollbackArgs),
+    /// The secrets that the server keeps for a project: set, list, rm
+    #[command(subcommand, after_help = secret::EXAMPLES, disable_help_subcommand = true)]
+    Secret(SecretCommand),
     /// The command line of the wercker CLI: build, deploy, dev, workflow, check-config, detect
     #[command(
         after_help = "Example: sealift wercker build --artifacts\n\nA link to this program that is called `wercker` does the same."

@@ -20,6 +20,7 @@ const FOLDERS: &[(&str, u32)] = &[
     ("blobs", 0o700),
     ("logs", 0o700),
     ("keys", 0o700),
+    ("secrets", 0o700),
     ("engine", 0o700),
     ("systemd", 0o700),
     ("agent", 0o711),

@@ -9,6 +9,7 @@ mod cache;
 mod controller;
 mod keys;
 mod logs;
+mod secrets;
 mod server;
 
 pub use server::{Error, Options, Server};

@@ -19,6 +19,7 @@ use crate::api;
 use crate::cache::{Cache, Follower};
 use crate::controller::{self, Problems};
 use crate::logs::Logs;
+use crate::secrets::{self, Secrets};
 
 /// How long requests under way may take once the server is to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -26,7 +27,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What a server is made of.
 pub struct Options {
     pub store: Arc<dyn Store>,
-    /// Blobs, logs and keys are kept below this folder.
+    /// Blobs, logs, keys and secrets are kept below this folder.
     pub state_dir: PathBuf,
     /// How long a machine counts as present after a keep-alive.
     pub machine_ttl: Duration,
@@ -52,6 +53,8 @@ pub enum Error {
     Blobs(#[source] blobs::Error),
     #[error("cannot load the signing key")]
     Signing(#[source] signing::Error),
+    #[error("cannot open the folder of secrets")]
+    Secrets(#[source] secrets::Error),
     #[error("cannot serve the API")]
     Serve(#[source] io::Error),
 }
@@ -62,6 +65,7 @@ pub(crate) struct Inner {
     pub(crate) cache: Cache,
     pub(crate) blobs: Blobs,
     pub(crate) logs: Logs,
+    pub(crate) secrets: Secrets,
     pub(crate) signing: SigningKey,
     pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub(crate) machine_ttl: Duration,
@@ -97,6 +101,7 @@ impl Server {
             cache,
             blobs: Blobs::open(options.state_dir.join("blobs")).map_err(Error::Blobs)?,
             logs: Logs::new(options.state_dir.join("logs")),
+            secrets: Secrets::open(options.state_dir.join("secrets")).map_err(Error::Secrets)?,
             signing: SigningKey::load_or_create(&options.state_dir.join("keys")).map_err(Error::Signing)?,
             clock: options.clock,
             machine_ttl: options.machine_ttl,

@@ -89,7 +89,8 @@ pub enum Error {
     #[error("nothing is left to run: what was selected leaves out every step")]
     NothingSelected,
     #[error(
-        "pipeline {pipeline} wants {}, and was not given it; `sealift run` takes it by `--secret NAME`, from its environment, or by `--secrets-file`",
+        "pipeline {pipeline} wants {}, and was not given it; `sealift run` takes it by `--secret NAME`, from its environment, or by `--secrets-file`; \
+         a server keeps it with `sealift secret set NAME`",
         secrets(names)
     )]
     NoSecret { pipeline: String, names: Vec<String> },

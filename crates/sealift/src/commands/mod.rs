@@ -9,6 +9,7 @@ mod meta;
 mod push;
 mod rollback;
 mod runs;
+mod secret;
 mod steps;
 pub(crate) mod wercker;
 
@@ -38,6 +39,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Machines => list::machines(global).await,
         Command::Packages(args) => list::packages(args, global).await,
         Command::Rollback(args) => rollback::rollback(args, global).await,
+        Command::Secret(command) => secret::secret(command, global).await,
         // Taken before anything else, unless options of ours stood before it.
         Command::Wercker(args) => Err(Error::with_help(
             "options that are not wercker's own stand before `wercker`",

@@ -114,6 +114,12 @@ async fn released(client: &Client, project: &ProjectName, run: &Run) -> Result<O
     }
 }
 
+/// The project that a push from this directory is of, unless it names another.
+pub(super) async fn project_of(dir: &Path) -> Result<ProjectName, Error> {
+    let help = "go into the project's git repository, or name the project with --project";
+    Repository::around(dir, help).await?.project_name()
+}
+
 /// A git repository with a commit to push.
 struct Repository {
     root: PathBuf,
@@ -121,13 +127,16 @@ struct Repository {
 
 impl Repository {
     async fn find(dir: &Path) -> Result<Self, Error> {
+        let help = "sealift push sends a commit: make one with git init, git add . and git commit";
+        Self::around(dir, help).await
+    }
+
+    /// The repository that the directory is in; `help` for whom there is none.
+    async fn around(dir: &Path, help: &str) -> Result<Self, Error> {
         let unrooted = Self { root: dir.to_owned() };
         match unrooted.git(&["rev-parse", "--show-toplevel"]).await {
             Ok(root) => Ok(Self { root: root.into() }),
-            Err(Error::Plain { message, .. }) => Err(Error::with_help(
-                message,
-                "sealift push sends a commit: make one with git init, git add . and git commit",
-            )),
+            Err(Error::Plain { message, .. }) => Err(Error::with_help(message, help)),
             Err(error) => Err(error),
         }
     }

@@ -93,11 +93,17 @@ pub(crate) fn ready() -> Option<(Dev, Project)> {
 pub(crate) struct Dev {
     pub(crate) dir: TempDir,
     child: Option<Child>,
+    level: &'static str,
 }
 
 impl Dev {
     pub(crate) fn start() -> Self {
-        let mut dev = Self { dir: tempfile::tempdir().unwrap(), child: None };
+        Self::start_telling("info")
+    }
+
+    /// One that tells in its log what it does, down to this level.
+    pub(crate) fn start_telling(level: &'static str) -> Self {
+        let mut dev = Self { dir: tempfile::tempdir().unwrap(), child: None, level };
         dev.again();
         dev
     }
@@ -114,7 +120,7 @@ impl Dev {
         let mut child = sealift()
             .args(["dev", "--listen", "none", "--private-systemd", "--output", "json", "--state-dir"])
             .arg(self.state())
-            .env("SEALIFT_LOG", "info")
+            .env("SEALIFT_LOG", self.level)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()

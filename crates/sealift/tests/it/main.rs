@@ -14,4 +14,5 @@ mod containers;
 mod events;
 mod host;
 mod screen;
+mod secrets;
 mod wercker;

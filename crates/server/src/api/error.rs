@@ -9,7 +9,7 @@ use sealift_client::api::{Failure, FailureText};
 
 use sealift_model::diagnostic::chain;
 
-use crate::logs;
+use crate::{logs, secrets};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -35,6 +35,8 @@ pub(crate) enum Error {
     Blob(sealift_package::blobs::Error),
     #[error(transparent)]
     Log(logs::Error),
+    #[error(transparent)]
+    Secrets(secrets::Error),
     #[error("cannot sign the package")]
     Sign(#[source] sealift_package::signing::Error),
     #[error("cannot write JSON")]
@@ -74,15 +76,30 @@ impl From<logs::Error> for Error {
     }
 }
 
+impl From<secrets::Error> for Error {
+    fn from(error: secrets::Error) -> Self {
+        match &error {
+            secrets::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                Error::Full { what: "a secret" }
+            }
+            _ => Error::Secrets(error),
+        }
+    }
+}
+
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         use sealift_package::blobs::Error as Blob;
         let (status, code) = match &self {
-            Error::NotFound(_) | Error::Blob(Blob::Missing(_)) => (StatusCode::NOT_FOUND, "not-found"),
+            Error::NotFound(_)
+            | Error::Blob(Blob::Missing(_))
+            | Error::Secrets(secrets::Error::Missing { .. }) => (StatusCode::NOT_FOUND, "not-found"),
             Error::Invalid { .. } | Error::Body(_) => (StatusCode::BAD_REQUEST, "invalid"),
             Error::Blob(Blob::Mismatch { .. }) => (StatusCode::BAD_REQUEST, "digest-mismatch"),
             Error::Blob(Blob::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
-            Error::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
+            Error::Conflict(_) | Error::Secrets(secrets::Error::Full { .. }) => {
+                (StatusCode::CONFLICT, "conflict")
+            }
             Error::Store(error) if error.is_conflict() => (StatusCode::CONFLICT, "conflict"),
             Error::Log(logs::Error::Gap { .. }) => (StatusCode::CONFLICT, "gap"),
             Error::Fenced(_) => (StatusCode::GONE, "fenced"),
@@ -91,6 +108,7 @@ impl IntoResponse for Error {
             Error::Store(_)
             | Error::Blob(_)
             | Error::Log(_)
+            | Error::Secrets(_)
             | Error::Sign(_)
             | Error::Json(_)
             | Error::Cut(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),

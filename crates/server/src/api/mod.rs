@@ -6,6 +6,7 @@ mod blobs;
 mod error;
 mod machines;
 mod runs;
+mod secrets;
 mod status;
 
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use bytes::Bytes;
 use futures_util::Stream;
 use sealift_store::{Revision, Txn};
@@ -49,6 +50,9 @@ pub(crate) fn router(inner: Arc<Inner>, token: Option<Arc<str>>) -> Router {
         .route("/v1/runs/{run}/log", get(runs::log))
         .route("/v1/runs/{run}/attempts/{attempt}/events", post(runs::events))
         .route("/v1/runs/{run}/attempts/{attempt}/finish", post(runs::finish))
+        .route("/v1/runs/{run}/attempts/{attempt}/secrets", post(secrets::tell))
+        .route("/v1/projects/{project}/secrets", get(secrets::list))
+        .route("/v1/projects/{project}/secrets/{name}", put(secrets::set).delete(secrets::remove))
         .route("/v1/apps", get(apps::list))
         .route("/v1/apps/{project}", get(apps::show))
         .route("/v1/apps/{project}/watch", get(apps::watch))

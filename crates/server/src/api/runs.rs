@@ -145,7 +145,7 @@ pub(super) async fn show(State(inner): State<Arc<Inner>>, Path(id): Path<RunId>)
     Ok(Json(find(&inner.cache.world(), &id)?.clone()))
 }
 
-fn find<'a>(world: &'a World, id: &RunId) -> Result<&'a Run, Error> {
+pub(super) fn find<'a>(world: &'a World, id: &RunId) -> Result<&'a Run, Error> {
     let held = world.runs.get(id).ok_or_else(|| Error::NotFound(format!("no run {id}")))?;
     Ok(&held.value)
 }
@@ -257,7 +257,7 @@ async fn tell_log(
 }
 
 /// The attempt as the newest one of a run that is under way, or why what its agent says no longer counts.
-fn fenced(world: &World, run: &Run, attempt: u32, session: &SessionId) -> Result<(), Error> {
+pub(super) fn fenced(world: &World, run: &Run, attempt: u32, session: &SessionId) -> Result<(), Error> {
     let newest = run.attempt().filter(|newest| newest.number == attempt && newest.session == *session);
     // A session is over from when it ends or the next one begins, not from when that is planned for.
     let presence = newest.and_then(|newest| world.presence.get(&newest.machine));

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealift_client::api::{AssignmentEvent, Events, Finish, KeepAlive, NewSession, SessionBegun, Statuses};
+use sealift_client::api::{
+    AskSecrets, AssignmentEvent, Events, Finish, KeepAlive, NewSession, RunSecrets, SessionBegun, Statuses,
+};
 use sealift_client::{Client, Error, Lines};
 use sealift_model::{
     ActiveState, Assignment, Digest, EventKind, Extra, Machine, MachineId, Run, RunAssignment, RunEvent,
@@ -157,6 +159,22 @@ impl Agent {
 
     pub(crate) async fn fail(&self, run: &RunAssignment) -> Result<Run, Error> {
         self.finish(run, &self.end(false, None, &[])).await
+    }
+
+    /// The secrets of this attempt's project, by name.
+    pub(crate) async fn secrets(&self, run: &RunAssignment) -> Result<BTreeMap<String, String>, Error> {
+        self.secrets_of(&run.run.id, run.attempt).await
+    }
+
+    pub(crate) async fn secrets_of(
+        &self,
+        id: &RunId,
+        attempt: u32,
+    ) -> Result<BTreeMap<String, String>, Error> {
+        let ask = AskSecrets { session: self.session.clone() };
+        let path = format!("/v1/runs/{id}/attempts/{attempt}/secrets");
+        let told: RunSecrets = self.client.post(&path, &ask).await?;
+        Ok(told.secrets.into_iter().map(|(name, value)| (name.to_string(), value.into())).collect())
     }
 
     pub(crate) async fn keep_alive(&self) -> Result<(), Error> {

@@ -10,7 +10,7 @@ use crate::house::{House, TOKEN, assert_refused};
 use crate::wire;
 
 /// Every route but `/healthz`, by the methods that it has.
-const ROUTES: [(&str, &str); 20] = [
+const ROUTES: [(&str, &str); 24] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/units"),
     ("GET", "/v1/packages"),
@@ -26,6 +26,10 @@ const ROUTES: [(&str, &str); 20] = [
     ("GET", "/v1/runs/{run}/log"),
     ("POST", "/v1/runs/{run}/attempts/{attempt}/events"),
     ("POST", "/v1/runs/{run}/attempts/{attempt}/finish"),
+    ("POST", "/v1/runs/{run}/attempts/{attempt}/secrets"),
+    ("GET", "/v1/projects/{project}/secrets"),
+    ("PUT", "/v1/projects/{project}/secrets/{name}"),
+    ("DELETE", "/v1/projects/{project}/secrets/{name}"),
     ("GET", "/v1/apps"),
     ("GET", "/v1/apps/{project}"),
     ("GET", "/v1/apps/{project}/watch"),
@@ -39,6 +43,7 @@ fn filled_in(route: &str) -> String {
         .replace("{run}", "hello-1")
         .replace("{attempt}", "1")
         .replace("{project}", "hello")
+        .replace("{name}", "TOKEN")
         .replace("{digest}", &"0".repeat(64))
 }
 

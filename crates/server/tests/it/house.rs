@@ -255,7 +255,7 @@ impl House {
     /// Everything that the store and the folder hold, to see whether something was changed.
     pub(crate) async fn everything(&self) -> (Vec<Entry>, BTreeMap<PathBuf, Vec<u8>>) {
         let mut files = BTreeMap::new();
-        for folder in ["logs", "blobs"] {
+        for folder in ["logs", "blobs", "secrets"] {
             collect_files(&self.dir.path().join(folder), &mut files);
         }
         (self.store.range("").await.unwrap().entries, files)
@@ -315,13 +315,13 @@ pub(crate) async fn read_log(client: Client, id: RunId, follow: bool) -> Vec<Log
     entries
 }
 
-fn collect_files(folder: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) {
+pub(crate) fn collect_files(folder: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
             collect_files(&path, into);
-        } else {
+        } else if path.is_file() {
             into.insert(path.clone(), std::fs::read(&path).unwrap());
         }
     }

@@ -24,4 +24,5 @@ mod handout;
 mod house;
 mod leases;
 mod logs;
+mod secrets;
 mod wire;

@@ -1,4 +1,5 @@
-//! The terminal of whoever started a run: questions to them, and shells for them.
+//! The terminal of whoever started a run: questions to them, and shells for them. And what they type that nobody is to
+//! see, whatever it is for.
 //!
 //! Guarantees: one at a time; the terminal is as it was before, whatever way a question or a shell ends; what is not
 //! asked any more does not eat what is typed next.
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use rustix::fs::{Mode, OFlags};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use sealift_pipeline::{Approver, Decision, Interactive, Terminal};
 use tokio::io::AsyncWriteExt as _;
 use tokio::io::unix::AsyncFd;
@@ -24,6 +25,8 @@ use crate::print::visible;
 
 /// The longest answer that is read.
 const ANSWER: usize = 1024;
+/// The longest line that is read without being shown; terminals give at most 4096 bytes of one.
+const HIDDEN_LINE: usize = 8192;
 
 /// Where the terminal is asked for.
 #[derive(Debug)]
@@ -115,7 +118,7 @@ impl Terminal for Person {
         Box::pin(async move {
             let _one = self.one.lock().await;
             let (tty, _back) = self.terminal().await?;
-            let _raw = Raw::set(&tty)?;
+            let _raw = Changed::raw(&tty)?;
             let Interactive { mut input, mut output, resizer } = command;
             let mut resized = signal(SignalKind::window_change())?;
             let mut typed = [0; 4096];
@@ -171,6 +174,47 @@ impl Approver for Nobody {
     }
 }
 
+/// Asks for a line that is not shown while it is typed, without its newline; it ends early where the terminal does.
+///
+/// # Errors
+/// `Interrupted` when a signal ends it, as Ctrl-C does; else when there is no terminal that can be read.
+pub(crate) async fn hidden_line(question: &str) -> io::Result<Vec<u8>> {
+    // Before the terminal is changed: from here on these signals no longer end us with the terminal as it is then.
+    let mut signals =
+        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+    let [interrupt, terminate, hangup] = &mut signals;
+    let tty = Tty::open()?;
+    let _hidden = Changed::hide(&tty)?;
+    tty.write(question)?;
+    let mut line = Vec::new();
+    while !line.contains(&b'\n') && line.len() < HIDDEN_LINE {
+        let mut buffer = [0; 4096];
+        let stopped = async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+        };
+        let count = tokio::select! {
+            count = tty.read(&mut buffer) => count?,
+            () = stopped => {
+                // What is said next begins a line. A terminal that is gone needs none.
+                tty.write("\n").ok();
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+        };
+        if count == 0 {
+            break;
+        }
+        line.extend_from_slice(buffer.get(..count).unwrap_or_default());
+    }
+    if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+        line.truncate(end);
+    }
+    Ok(line)
+}
+
 /// The controlling terminal, opened anew so that nobody else's reading is changed by ours.
 struct Tty(AsyncFd<File>);
 
@@ -186,6 +230,11 @@ impl Tty {
         Ok(Tty(tty))
     }
 
+    fn write(&self, text: &str) -> io::Result<()> {
+        let mut file = self.0.get_ref();
+        file.write_all(text.as_bytes())
+    }
+
     async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
@@ -197,23 +246,36 @@ impl Tty {
     }
 }
 
-/// Every key goes to the command as it is, until this is dropped.
-struct Raw<'a> {
+/// Another way of the terminal with what is typed, until this is dropped.
+struct Changed<'a> {
     tty: &'a Tty,
     before: Termios,
 }
 
-impl Raw<'_> {
-    fn set(tty: &Tty) -> io::Result<Raw<'_>> {
+impl Changed<'_> {
+    /// Every key goes to the command as it is.
+    fn raw(tty: &Tty) -> io::Result<Changed<'_>> {
+        Changed::set(tty, OptionalActions::Now, Termios::make_raw)
+    }
+
+    /// What is typed is not shown, but for the end of its line; what was typed before is thrown away.
+    fn hide(tty: &Tty) -> io::Result<Changed<'_>> {
+        Changed::set(tty, OptionalActions::Flush, |modes| {
+            modes.local_modes.remove(LocalModes::ECHO);
+            modes.local_modes.insert(LocalModes::ICANON | LocalModes::ECHONL);
+        })
+    }
+
+    fn set(tty: &Tty, when: OptionalActions, change: impl FnOnce(&mut Termios)) -> io::Result<Changed<'_>> {
         let before = tcgetattr(tty.0.get_ref())?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(tty.0.get_ref(), OptionalActions::Now, &raw)?;
-        Ok(Raw { tty, before })
+        let mut after = before.clone();
+        change(&mut after);
+        tcsetattr(tty.0.get_ref(), when, &after)?;
+        Ok(Changed { tty, before })
     }
 }
 
-impl Drop for Raw<'_> {
+impl Drop for Changed<'_> {
     fn drop(&mut self) {
         // A terminal that is gone needs nothing.
         tcsetattr(self.tty.0.get_ref(), OptionalActions::Drain, &self.before).ok();

@@ -26,7 +26,7 @@ use crate::cli::{FactArgs, Global, RunArgs};
 use crate::error::Error;
 use crate::print::{Again, Printer, Style, View, visible};
 
-pub(crate) use ask::Desk;
+pub(crate) use ask::{Desk, hidden_line};
 use ask::{Nobody, Yes};
 pub(crate) use carry::{Request, What, carry_out};
 pub(crate) use keep::Keep;

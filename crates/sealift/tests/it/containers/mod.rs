@@ -3,4 +3,5 @@
 mod crash;
 mod local;
 mod push;
+mod secrets;
 mod wercker;

@@ -145,7 +145,9 @@ fn a_unit_of_another_user_reads_its_release_and_nothing_else() {
     assert_eq!(running, commit);
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{pid}")).unwrap());
     assert_ne!(owner, 0);
-    for secret in ["token", "store.redb", "keys/signing.key", "blobs", "logs", "agent/units", "api.sock"] {
+    for secret in
+        ["token", "store.redb", "keys/signing.key", "secrets", "blobs", "logs", "agent/units", "api.sock"]
+    {
         let path = dev.state().join(secret);
         let read = std::process::Command::new("setpriv")
             .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "test", "-r"])
