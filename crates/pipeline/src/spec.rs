@@ -99,7 +99,7 @@ impl Default for Source {
 }
 
 /// What is to be run.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct RunSpec {
     /// Unique among the runs on this engine, such as `hello-12.1`.
     pub key: String,
@@ -171,6 +171,20 @@ pub struct RunSpec {
     pub stop: Option<CancellationToken>,
     /// Ends an `internal/watch`, and the run goes on.
     pub interrupt: Option<Arc<Notify>>,
+}
+
+impl fmt::Debug for RunSpec {
+    /// Without values of variables, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RunSpec { key, project, pipeline, source, work_dir, .. } = self;
+        f.debug_struct("RunSpec")
+            .field("key", key)
+            .field("project", project)
+            .field("pipeline", pipeline)
+            .field("source", source)
+            .field("work_dir", work_dir)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A person's terminal.
