@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::releases::{self, Releases};
 use crate::reports::Reports;
 use crate::runs::{self, Runs};
+use crate::step_packages::StepPackages;
 use crate::systemd::launch::{self, Surroundings};
 use crate::systemd::{Manager, Scope};
 use crate::units::{self, Units};
@@ -83,6 +84,9 @@ impl Agent {
             options.client.clone(),
         )
         .map_err(Error::Releases)?;
+        let step_packages =
+            Releases::open(options.state_dir.join("steps"), options.trusted.clone(), options.client.clone())
+                .map_err(Error::Releases)?;
         let reports = Reports::default();
         let units = Units::open(
             manager.clone(),
@@ -98,6 +102,7 @@ impl Agent {
             machine: options.machine.id.clone(),
             work_dir: options.state_dir.join("runs"),
             cache_dir: options.state_dir.join("caches"),
+            steps: Arc::new(StepPackages::new(options.client.clone(), step_packages)),
             engine: options.engine.clone(),
         };
         let runs = Runs::new(run_options, options.client.clone(), options.clock.clone());

@@ -7,6 +7,7 @@ mod agent;
 pub mod releases;
 pub mod reports;
 pub mod runs;
+mod step_packages;
 pub mod systemd;
 pub mod units;
 

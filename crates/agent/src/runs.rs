@@ -18,6 +18,7 @@ use sealift_model::{
 };
 use sealift_package::archive::{self, Limits};
 use sealift_pipeline::config::{Config, GraphError};
+use sealift_pipeline::steps::{PackageSource, StepSources};
 use sealift_pipeline::{
     CacheSpec, Engine, EngineOptions, Git, Groups, Leftovers, NodeEvent, Outcome, RunSpec, Source,
     WorkflowSpec, config, execute_workflow, remove_work_dir,
@@ -79,6 +80,8 @@ pub struct Options {
     pub work_dir: PathBuf,
     /// Where pipelines' caches are kept.
     pub cache_dir: PathBuf,
+    /// Where steps come from that are packages.
+    pub steps: Arc<dyn PackageSource>,
     pub engine: EngineOptions,
 }
 
@@ -302,6 +305,11 @@ impl Inner {
             pipeline: run.pipeline.clone(),
             source: Source::Own(source),
             work_dir: folder,
+            steps: StepSources {
+                cache_dir: Some(self.options.cache_dir.join("steps")),
+                packages: Some(self.options.steps.clone()),
+                ..StepSources::default()
+            },
             cache: Some(CacheSpec::new(
                 self.options.cache_dir.clone(),
                 run.id.project.as_str(),

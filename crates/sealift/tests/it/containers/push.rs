@@ -297,3 +297,34 @@ workflows:
     let text = dev.ok(&["push", project.path(), "--pipeline", "ship"]);
     assert!(text.contains("once") && !text.contains("cell"), "{text}");
 }
+
+#[test]
+fn a_step_can_be_a_package_of_another_project() {
+    let Some((dev, project)) = ready() else { return };
+    std::fs::remove_dir_all(std::path::Path::new(project.path()).join("units")).unwrap();
+    let making = "box: localhost/sealift-e2e-box
+build:
+  steps:
+    - script:
+        code: |
+          echo 'echo \"greetings to $WERCKER_GREET_WHOM\"' >$WERCKER_OUTPUT_DIR/run.sh
+          printf 'name: greet\\nproperties:\\n  - name: whom\\n    default: nobody\\n' >$WERCKER_OUTPUT_DIR/step.yml
+";
+    project.write("wercker.yml", making);
+    project.commit("a step");
+    dev.ok(&["push", project.path(), "--project", "tools"]);
+    let using = |name: &str| {
+        format!(
+            "box: localhost/sealift-e2e-box\nbuild:\n  steps:\n    - me/greet \"package:{name}\":\n        whom: all\n"
+        )
+    };
+    project.write("wercker.yml", &using("tools/main/latest"));
+    project.commit("uses it");
+    let text = dev.ok(&["push", project.path()]);
+    assert!(text.contains("greetings to all"), "{text}");
+    project.write("wercker.yml", &using("tools/other/latest"));
+    project.commit("asks for what is not there");
+    let output = dev.run(&["push", project.path()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("no package tools/other/latest"), "{text}");
+}
