@@ -62,7 +62,7 @@ impl Printer {
         }
         self.end(tree, detail, &mut lines);
         for node in &tree.nodes {
-            self.again(node, detail, again, &mut lines);
+            self.again(node, detail, again, &mut lines, tree.workflow.is_some());
         }
         lines.iter().try_for_each(|line| self.line(line))
     }
@@ -142,10 +142,11 @@ impl Printer {
         lines.push(self.paint(style, &text));
     }
 
-    fn again(&self, node: &Node, detail: Detail, again: &Again, lines: &mut Vec<String>) {
+    /// How to get at it again. A node of a workflow has what others made, which a run of its pipeline alone has not.
+    fn again(&self, node: &Node, detail: Detail, again: &Again, lines: &mut Vec<String>, in_workflow: bool) {
         let Some(failed) = node.failed() else { return };
         let StepState::Ended { outcome, .. } = &failed.state else { return };
-        if *outcome == sealift_model::StepOutcome::Aborted || failed.after {
+        if *outcome == sealift_model::StepOutcome::Aborted || failed.after || in_workflow {
             return;
         }
         lines.push(String::new());
