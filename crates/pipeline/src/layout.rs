@@ -120,7 +120,11 @@ fn left_out(
     ignore_file: Option<&str>,
 ) -> std::io::Result<(Vec<PathBuf>, source::Ignore)> {
     let mut without = vec![spec.work_dir.canonicalize()?];
-    without.extend(spec.without.iter().filter_map(|dir| dir.canonicalize().ok()));
+    without.extend(spec.without.iter().filter_map(|dir| {
+        // One that is not there yet, too.
+        let parent = || Some(dir.parent()?.canonicalize().ok()?.join(dir.file_name()?));
+        dir.canonicalize().ok().or_else(parent)
+    }));
     let patterns = match &spec.source {
         Source::Copy(_) => std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore"))).ok(),
         _ => None,

@@ -81,19 +81,31 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 
 /// The paths below `from` (relative, none below another) that `ignore` names or that are in `without`.
 pub(crate) fn ignored(from: &Path, without: &[PathBuf], ignore: &Ignore) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+    // Those that are not there yet may come while the steps run, and are not for them either.
+    let mut found: Vec<PathBuf> =
+        without.iter().filter_map(|path| path.strip_prefix(from).ok()).map(Path::to_owned).collect();
+    found.retain(|path| {
+        let above = path.parent().is_some_and(|parent| from.join(parent).is_dir());
+        above && !path.as_os_str().is_empty()
+    });
+    found.sort_unstable();
+    found.dedup_by(|path, before| path.starts_with(before));
     if ignore.patterns.is_empty() {
-        found.extend(without.iter().filter_map(|path| path.strip_prefix(from).ok()).map(Path::to_owned));
-        found.retain(|path| from.join(path).is_dir());
         return Ok(found);
     }
+    let left_out = found.clone();
     let mut open = vec![PathBuf::new()];
     while let Some(relative) = open.pop() {
         for entry in fs::read_dir(from.join(&relative))? {
             let entry = entry?;
             let directory = entry.file_type()?.is_dir();
             let relative = relative.join(entry.file_name());
-            if ignore.matches(&relative, directory) || without.contains(&entry.path()) {
+            if left_out.contains(&relative) {
+                continue;
+            }
+            if ignore.matches(&relative, directory) {
+                // What lies below it is hidden with it.
+                found.retain(|path| !path.starts_with(&relative));
                 found.push(relative);
             } else if directory {
                 open.push(relative);

@@ -444,7 +444,10 @@ impl Reader {
         let mut env = Vec::new();
         for (name, _, value) in self.pairs(node) {
             let name = if self.native { name } else { name.to_uppercase() };
-            env.extend(self.text(&name, value).map(|value| (name, value)));
+            let text = self.text(&name, value);
+            // In Sealift's own form a value is what stands there: `on`, `0x10`.
+            let text = if self.native { text.and_then(|_| written(value)) } else { text };
+            env.extend(text.map(|value| (name, value)));
         }
         env
     }

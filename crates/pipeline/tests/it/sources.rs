@@ -39,6 +39,34 @@ async fn a_source_is_changed_for_the_steps_alone() {
 }
 
 #[tokio::test]
+async fn what_is_left_out_stays_out_even_if_it_comes_later() {
+    let Some(engine) = engine().await else { return };
+    for (copy, ignore) in [(false, ""), (false, "*.env\n"), (true, "")] {
+        let mut job = Job::new(scripts(SH, &["echo begun; ls -A; test ! -e .work"]));
+        job.spec.tuning.copy_source = copy;
+        let work = tempfile::tempdir_in("/var/tmp").unwrap();
+        job.spec.work_dir = work.path().join("run");
+        let project = job.dir.path().join("project");
+        if !ignore.is_empty() {
+            std::fs::write(project.join(".werckerignore"), ignore).unwrap();
+        }
+        let later = project.join(".work");
+        job.spec.without = vec![later.clone()];
+        let ran = job
+            .run_watching(&engine, |event, _| {
+                if matches!(event, sealift_model::EventKind::StepStarted { .. }) {
+                    std::fs::create_dir_all(later.join("builds")).unwrap();
+                }
+            })
+            .await;
+        assert!(ran.outcome().passed, "{}", ran.output(0));
+        let output = ran.outcome().output.clone().unwrap();
+        assert!(!output.join(".work").is_dir(), "copy {copy}");
+        remove_work_dir(&work.path().join("run")).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_direct_source_is_the_users_own() {
     let Some(engine) = engine().await else { return };
     let mut job = Job::new(scripts(SH, &["echo changed >hello.txt; mkdir -p /pipeline/source/made"]));

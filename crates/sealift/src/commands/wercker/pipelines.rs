@@ -109,7 +109,7 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
     }
     if let Some(name) = text(matches, "commit") {
         let tag = text(matches, "tag").map(str::to_owned);
-        let tag = tag.unwrap_or_else(|| spec.git.branch.replace('/', "_"));
+        let tag = tag.unwrap_or_else(|| spec.git.branch.clone()).replace('/', "_");
         spec.commit = Some(if tag.is_empty() { name.to_owned() } else { format!("{name}:{tag}") });
     }
     if let Some(name) = text(matches, "checkpoint") {
