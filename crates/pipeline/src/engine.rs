@@ -104,7 +104,7 @@ struct Inner {
     podman: bool,
     rootless: bool,
     shares_mounts: bool,
-    /// Kept for its end: dropping it stops the service.
+    /// Kept for its end: the last one who drops it stops the service.
     _service: Option<Service>,
 }
 
@@ -130,7 +130,11 @@ impl Engine {
         ];
         sockets.extend(options.xdg_runtime_dir.as_ref().map(|dir| dir.join("podman/podman.sock")));
         let own = options.socket_dir.join(podman::SOCKET);
-        sockets.push(own.clone());
+        let binary = podman::find("podman", &options.path);
+        if binary.is_none() {
+            // One that somebody else keeps there.
+            sockets.push(own.clone());
+        }
         let mut looked = Vec::new();
         for socket in sockets {
             let address = format!("unix://{}", socket.display());
@@ -139,11 +143,11 @@ impl Engine {
                 Err(reason) => looked.push(format!("{}: {reason}", socket.display())),
             }
         }
-        let Some(binary) = podman::find("podman", &options.path) else {
+        let Some(binary) = binary else {
             looked.push("podman on PATH: not there".to_owned());
             return Err(Error::NoEngine { looked });
         };
-        let service = Service::start(&binary, &options.path, &own).await.map_err(Error::Podman)?;
+        let service = Service::share(&binary, &options.path, &own).await.map_err(Error::Podman)?;
         let address = format!("unix://{}", own.display());
         Engine::probe(&address, Some(service)).await.map_err(|reason| Error::Silent { address, reason })
     }
