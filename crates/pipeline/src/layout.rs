@@ -137,12 +137,8 @@ fn left_out(
 /// # Errors
 /// When something of it cannot be removed; a directory that is not there is fine.
 pub fn remove_work_dir(work_dir: &Path) -> std::io::Result<()> {
-    for node in std::fs::read_dir(nodes(work_dir)).into_iter().flatten() {
-        remove_work_dir(&node_work_dir(&node?.path()))?;
-    }
-    for view in VIEWS {
-        overlay::end(&work_dir.join(view))?;
-    }
+    // Those of nodes and of services that are projects, too.
+    overlay::end_below(work_dir)?;
     source::remove(work_dir)
 }
 

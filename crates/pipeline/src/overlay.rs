@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -83,6 +84,30 @@ pub(crate) fn end(at: &Path) -> io::Result<()> {
     }
 }
 
+/// Takes away all views below `dir`.
+pub(crate) fn end_below(dir: &Path) -> io::Result<()> {
+    let Ok(dir) = dir.canonicalize() else { return Ok(()) };
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    let mut places: Vec<PathBuf> = table.lines().filter_map(mount_point).collect();
+    places.retain(|place| place.starts_with(&dir));
+    // What was mounted last may lie on what was before.
+    places.iter().rev().try_for_each(|place| end(place))
+}
+
+/// The mount point in a line of mountinfo (proc_pid_mountinfo(5)), in which blanks and backslashes are octal numbers.
+fn mount_point(line: &str) -> Option<PathBuf> {
+    let written = line.split(' ').nth(4)?;
+    let mut bytes = Vec::new();
+    let mut rest = written.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *first == b'\\');
+        let code = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        bytes.push(code.unwrap_or(*first));
+        rest = if code.is_some() { &after[3..] } else { after };
+    }
+    Some(std::ffi::OsString::from_vec(bytes).into())
+}
+
 /// Marks `path` in the upper directory as not there.
 fn hide(below: &Path, upper: &Path, path: &Path) -> io::Result<()> {
     let mut made = PathBuf::new();
@@ -148,6 +173,15 @@ mod tests {
         assert_eq!(fs::read_to_string(path("below/a")).unwrap(), "a");
         assert_eq!(fs::read_to_string(path("below/secret")).unwrap(), "secret");
         assert_eq!(fs::read_to_string(path("below/sub/deep/c")).unwrap(), "sub/deep/c");
+    }
+
+    #[test]
+    fn places_with_odd_names_are_understood() {
+        for (written, want) in [("/a", "/a"), ("/a\\040b\\134c", "/a b\\c"), ("/a\\0", "/a\\0")] {
+            let line = format!("36 35 98:0 /mnt1 {written} rw,noatime - overlay sealift rw");
+            assert_eq!(mount_point(&line), Some(PathBuf::from(want)));
+        }
+        assert_eq!(mount_point("36 35"), None);
     }
 
     #[test]
