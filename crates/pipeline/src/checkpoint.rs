@@ -194,8 +194,9 @@ pub(crate) async fn save(
     }
     engine.tag(&id, name, tag).await?;
     engine.remove_image(&new).await?;
-    // One that other images stand on stays until they go.
-    if let Some(before) = before.filter(|before| *before != id)
+    // One that other images stand on stays until they go: that of this very run, if it began with this checkpoint.
+    let stands = spec.resume.as_ref().is_some_and(|resumed| resumed.image == checkpoint.image);
+    if let Some(before) = before.filter(|before| *before != id && !stands)
         && let Err(error) = engine.remove_image(&before).await
     {
         tracing::debug!(%error, "the image of an earlier checkpoint stays");
@@ -271,7 +272,11 @@ impl Checkpoint {
             source::copy(&self.dir.join(name), to, &[], &Ignore::default())?;
         }
         let left = self.dir.join(LEFT);
-        if left.is_dir() { source::fill_in(&left, &layout.source) } else { Ok(()) }
+        if left.is_dir() {
+            // The source as it is now counts more than what a step made of it.
+            source::merge(&left, &layout.source, source::Clash::Stay)?;
+        }
+        Ok(())
     }
 
     /// Moves what a failed run has changed of the source to where a view of the source keeps its changes. So the

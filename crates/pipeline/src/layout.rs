@@ -107,8 +107,7 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
 
 /// Copies the source of a run to `to`.
 pub(crate) fn copy_source(spec: &RunSpec, to: &Path, ignore_file: Option<&str>) -> std::io::Result<()> {
-    let (Source::Own(from) | Source::Copy(from) | Source::Whole(from) | Source::Direct(from)) = &spec.source;
-    let from = from.canonicalize()?;
+    let from = spec.source.dir().canonicalize()?;
     let (without, ignore) = left_out(spec, &from, ignore_file)?;
     source::copy(&from, to, &without, &ignore)
 }

@@ -154,45 +154,37 @@ pub(crate) fn copy(from: &Path, to: &Path, without: &[PathBuf], ignore: &Ignore)
     Ok(())
 }
 
-/// Moves what is in the tree `from` into the tree `to`, replacing what is in the way; directories are merged.
-pub(crate) fn move_over(from: &Path, to: &Path) -> io::Result<()> {
-    let mut open = vec![PathBuf::new()];
-    while let Some(relative) = open.pop() {
-        for entry in fs::read_dir(from.join(&relative))? {
-            let entry = entry?;
-            let relative = relative.join(entry.file_name());
-            let target = to.join(&relative);
-            let known = fs::symlink_metadata(&target).ok();
-            let (directory, onto) =
-                (entry.file_type()?.is_dir(), known.as_ref().is_some_and(fs::Metadata::is_dir));
-            match (directory, onto) {
-                (true, true) => {
-                    open.push(relative);
-                    continue;
-                }
-                (false, true) => fs::remove_dir_all(&target)?,
-                (true, false) if known.is_some() => fs::remove_file(&target)?,
-                _ => {}
-            }
-            fs::rename(entry.path(), &target)?;
-        }
-    }
-    remove(from)
+/// What becomes of a path that both trees have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clash {
+    /// The one that is moved takes its place.
+    Replace,
+    /// The one that is there stays.
+    Stay,
 }
 
-/// Moves what is in the tree `from` and not in the tree `to` there.
-pub(crate) fn fill_in(from: &Path, to: &Path) -> io::Result<()> {
+/// Moves what is in the tree `from` into the tree `to`; directories are merged.
+pub(crate) fn merge(from: &Path, to: &Path, clash: Clash) -> io::Result<()> {
     let mut open = vec![PathBuf::new()];
     while let Some(relative) = open.pop() {
         for entry in fs::read_dir(from.join(&relative))? {
             let entry = entry?;
             let relative = relative.join(entry.file_name());
             let target = to.join(&relative);
-            match fs::symlink_metadata(&target) {
-                Ok(known) if known.is_dir() && entry.file_type()?.is_dir() => open.push(relative),
-                Ok(_) => {}
-                Err(_) => fs::rename(entry.path(), &target)?,
+            if let Ok(known) = fs::symlink_metadata(&target) {
+                match (known.is_dir(), entry.file_type()?.is_dir()) {
+                    (true, true) => {
+                        open.push(relative);
+                        continue;
+                    }
+                    _ if clash == Clash::Stay => continue,
+                    (true, false) => fs::remove_dir_all(&target)?,
+                    (false, true) => fs::remove_file(&target)?,
+                    // A rename replaces it.
+                    (false, false) => {}
+                }
             }
+            fs::rename(entry.path(), &target)?;
         }
     }
     remove(from)

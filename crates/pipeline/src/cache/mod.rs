@@ -148,7 +148,7 @@ impl Held {
         let files = || Error::at(to);
         source::remove(&beside).map_err(files())?;
         source::copy(&self.data(), &beside, &[], &Ignore::default()).map_err(files())?;
-        source::move_over(&beside, to).map_err(files())
+        source::merge(&beside, to, source::Clash::Replace).map_err(files())
     }
 }
 

@@ -136,16 +136,24 @@ impl Run {
         if self.is_aborted() || used.is_empty() {
             return;
         }
+        let mut grown = false;
         for used in used.into_iter().filter(|used| passed || used.keep_on_failure) {
             let cache = cache.clone();
             let title = used.title.clone();
             let keep =
                 tokio::task::spawn_blocking(move || keep(&cache.store, cache.project, &used, cache.most));
             match keep.await.map_err(Error::Task).and_then(|kept| kept) {
-                Ok(Some(text)) => self.note(format!("{title} kept: {text}")).await,
+                Ok(Some(text)) => {
+                    grown = true;
+                    self.note(format!("{title} kept: {text}")).await;
+                }
                 Ok(None) => {}
                 Err(error) => self.warn(format!("{title} not kept: {}", chain(&error))).await,
             }
+        }
+        // It looks at every tree of the store, and no other run's end needs that.
+        if !grown {
+            return;
         }
         let bound = tokio::task::spawn_blocking(move || Store::open(&cache.store)?.bound(cache.limit));
         if let Err(error) = bound.await.map_err(Error::Task).and_then(|bound| bound) {

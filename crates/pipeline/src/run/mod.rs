@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::models::ImageConfig;
+pub(crate) use sealift_model::diagnostic::chain;
 use sealift_model::{EventKind, StepResult};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -462,16 +463,4 @@ fn words(duration: Duration) -> String {
         seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
         seconds => format!("{seconds} s"),
     }
-}
-
-/// An error with all its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

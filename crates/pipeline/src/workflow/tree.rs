@@ -84,7 +84,7 @@ pub(super) fn make(tree: &Tree, to: &Path, project: &dyn Fn(&Path) -> io::Result
             for (number, part) in parts.iter().enumerate() {
                 let beside = to.with_extension(format!("part{number}"));
                 make(part, &beside, project)?;
-                source::move_over(&beside, to)?;
+                source::merge(&beside, to, source::Clash::Replace)?;
             }
             Ok(())
         }

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use sealift_pipeline::config::{self, Graph, Loaded};
 use sealift_pipeline::steps::StepSources;
 use sealift_pipeline::{
-    Approver, CacheSpec, Engine, Git, Ignore, RunSpec, Selection, Source, auth_file_places, checkpoints,
-    name_of_failure, preview, remove_checkpoint,
+    Approver, CacheSpec, Checkpoint, Engine, Git, Ignore, RunSpec, Selection, Source, auth_file_places,
+    checkpoints, name_of_failure, preview, remove_checkpoint,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -148,13 +148,20 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
 /// Removes what an earlier run left when it failed. That it stays is no reason to say more than that.
 async fn forget_failure(engine: &Engine, spec: &RunSpec) {
     let Some(dir) = &spec.checkpoint_dir else { return };
-    let name = name_of_failure(spec.source.dir());
     for found in checkpoints(dir).unwrap_or_default() {
-        let same = found.name == name && found.project == spec.project && found.pipeline == spec.pipeline;
-        if same && let Err(error) = remove_checkpoint(engine, &found).await {
+        if is_failure_of(&found, spec)
+            && let Err(error) = remove_checkpoint(engine, &found).await
+        {
             tracing::info!(%error, "the state of an earlier failure stays");
         }
     }
+}
+
+/// Whether a checkpoint is what a run of the same pipeline of the same project left when it failed.
+fn is_failure_of(checkpoint: &Checkpoint, spec: &RunSpec) -> bool {
+    checkpoint.name == name_of_failure(spec.source.dir())
+        && checkpoint.project == spec.project
+        && checkpoint.pipeline == spec.pipeline
 }
 
 /// Runs it now and whenever a file changes, until somebody stops it. A change ends the run under way.
@@ -166,9 +173,7 @@ async fn again_and_again(
     stop: &Stop,
     desk: &mut Desk,
 ) -> Result<ExitCode, Error> {
-    let (Source::Copy(dir) | Source::Direct(dir) | Source::Own(dir) | Source::Whole(dir)) =
-        &request.spec.source;
-    let dir = dir.clone();
+    let dir = request.spec.source.dir().to_owned();
     let ignore_file = request.loaded.config.ignore_file.clone();
     let ignore_file = dir.join(ignore_file.as_deref().unwrap_or(".werckerignore"));
     let ignore = Ignore::parse(&std::fs::read_to_string(ignore_file).unwrap_or_default());
@@ -281,12 +286,9 @@ fn begin_where_it_failed(request: &mut Request, view: &mut View) -> Result<(), E
     // A wrong name is told by the run itself.
     let (Ok(all), Ok(some)) = (all, preview(&request.loaded.config, pipeline, &alone)) else { return Ok(()) };
     let before = all.steps.iter().zip(&some.steps).take_while(|(all, some)| all.skip != some.skip).count();
-    let name = name_of_failure(spec.source.dir());
     let known = checkpoints(&dir).map_err(|error| Error::plain(sealift_model::diagnostic::chain(&error)))?;
     let found = known.into_iter().find(|found| {
-        found.name == name
-            && found.project == spec.project
-            && found.pipeline == spec.pipeline
+        is_failure_of(found, spec)
             && found.steps.len() == before
             && found.steps.iter().zip(&all.steps).all(|(then, now)| *then == now.name)
     });
