@@ -64,9 +64,8 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
         open_to_all(&pipeline.join(name))?;
     }
     std::fs::create_dir_all(&control)?;
-    for name in pipes::NAMES.iter().chain([&REPORT]) {
-        pipes::make(&control.join(name))?;
-    }
+    pipes::make_all(&control)?;
+    pipes::make(&control.join(REPORT))?;
     std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let source = match &spec.source {
         Source::Own(dir) | Source::Direct(dir) => dir.canonicalize()?,

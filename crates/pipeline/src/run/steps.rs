@@ -20,7 +20,7 @@ use crate::config::{StepConfig, StepSettings};
 use crate::env::Env;
 use crate::internal;
 use crate::pull::Tell;
-use crate::session::{CONTROL, Limits, Session, StepEnd};
+use crate::session::{self, CONTROL, Limits, Session, StepEnd};
 use crate::source;
 use crate::steps::{Content, Prepared};
 
@@ -29,12 +29,11 @@ struct Tried {
     outcome: StepOutcome,
     code: Option<i32>,
     message: Option<String>,
-    shell_lives: bool,
 }
 
 impl Tried {
     fn skipped(message: Option<String>) -> Tried {
-        Tried { outcome: StepOutcome::Skipped, code: None, message, shell_lives: true }
+        Tried { outcome: StepOutcome::Skipped, code: None, message }
     }
 }
 
@@ -75,7 +74,7 @@ impl Run {
             self.keep_failure(scene).await;
         }
         if let Some(failure) = &failed {
-            self.shell_where_it_failed(scene, &failure.step).await;
+            self.shell_where_it_failed(scene, session, &failure.step).await;
         }
         let commit = self.spec.commit.clone().filter(|_| failed.is_none() && !self.cancel.is_cancelled());
         if let Some(name) = commit
@@ -147,19 +146,19 @@ impl Run {
         let Prepared { name, after, .. } = step.prepared.clone();
         self.tell(EventKind::StepStarted { step: step.number, name: name.clone(), after }).await;
         let result = self.attempts(scene, env, session, step).await;
-        let (tried, restored) = match result {
+        let tried = match result {
             Ok(tried) => tried,
             // The step is told of like any other before the run ends.
             Err(error) => {
                 let message = Some(chain(&error));
-                let tried = Tried { outcome: StepOutcome::Failed, code: None, message, shell_lives: false };
+                let tried = Tried { outcome: StepOutcome::Failed, code: None, message };
                 self.finish(step, tried, started, false).await;
                 return Err(error);
             }
         };
         let passed = tried.outcome == StepOutcome::Passed;
         let soft = !passed && self.is_soft(step, &tried);
-        let lost = passed && !tried.shell_lives || soft && !restored;
+        let lost = (passed || soft) && !session.knows_exports();
         let failure = (!passed && !soft).then(|| Failure {
             step: name,
             message: summary(&tried),
@@ -179,15 +178,15 @@ impl Run {
         ended && covered && !self.cancel.is_cancelled()
     }
 
-    /// All attempts at a step, up to the one that counts, and whether there is a shell again after a failure that
-    /// needs one.
+    /// All attempts at a step, up to the one that counts. After a failure that has something behind it, there is a shell
+    /// with what was exported before.
     async fn attempts(
         &mut self,
         scene: &Scene,
         env: &Env,
         session: &mut Session,
         step: &Step<'_>,
-    ) -> Result<(Tried, bool), Error> {
+    ) -> Result<Tried, Error> {
         let Step { settings, prepared, .. } = step;
         // A failure that has something behind it needs the variables from before it.
         let before = match (&settings.retry, &settings.soft_fail) {
@@ -216,7 +215,7 @@ impl Run {
                     session.shell(before.entries()).await?;
                 }
             }
-            let Some(retry) = again else { return Ok((tried, restores)) };
+            let Some(retry) = again else { return Ok(tried) };
             number += 1;
             let (of, delay) = (retry.attempts, retry.delay);
             let pause = if delay.is_zero() { String::new() } else { format!(" in {}", words(delay)) };
@@ -226,24 +225,21 @@ impl Run {
             let cancel = self.cancel.clone();
             tokio::select! {
                 () = sleep(delay) => {}
-                () = cancel.cancelled() => return Ok((self.stopped(), false)),
+                () = cancel.cancelled() => return Ok(self.stopped()),
             }
         }
     }
 
     /// What the shell exports, for a shell that has to take its place.
     async fn variables(&mut self, env: &Env, session: &mut Session) -> Env {
-        let mut variables = env.clone();
-        if session.has_shell() {
-            match session.environment().await {
-                Ok(exported) => exported.into_iter().for_each(|(name, value)| variables.set(&name, value)),
-                Err(error) => {
-                    let text = format!("what the steps have exported cannot be read: {}", chain(&error));
-                    self.warn(text).await;
-                }
+        match exported(env, session).await {
+            Ok(exported) => exported,
+            Err(error) => {
+                let text = format!("what the steps have exported cannot be read: {}", chain(&error));
+                self.warn(text).await;
+                env.clone()
             }
         }
-        variables
     }
 
     /// The end of a step that something else ended.
@@ -253,7 +249,7 @@ impl Run {
         } else {
             (StepOutcome::TimedOut, self.too_long())
         };
-        Tried { outcome, code: None, message: Some(message), shell_lives: false }
+        Tried { outcome, code: None, message: Some(message) }
     }
 
     /// One attempt at a step.
@@ -280,25 +276,21 @@ impl Run {
             Content::Internal(config) => self.internal(scene, env, session, step, config).await,
         };
         let written = source::read_message(&scene.layout.pipeline, &prepared.message);
-        let (outcome, code, message, shell_lives) = match ended {
-            Err(reason) => (StepOutcome::Failed, None, Some(reason), true),
-            Ok(StepEnd::Code { code: 0, shell_lives }) => {
-                (StepOutcome::Passed, Some(0), written, shell_lives)
-            }
-            Ok(StepEnd::Code { code, shell_lives }) => {
-                (StepOutcome::Failed, Some(code), written, shell_lives)
-            }
+        let (outcome, code, message) = match ended {
+            Err(reason) => (StepOutcome::Failed, None, Some(reason)),
+            Ok(StepEnd::Code(0)) => (StepOutcome::Passed, Some(0), written),
+            Ok(StepEnd::Code(code)) => (StepOutcome::Failed, Some(code), written),
             Ok(StepEnd::TimedOut { silent }) => {
                 let message = if silent {
                     format!("stopped: no output for {}", words(limits.silence))
                 } else {
                     format!("stopped: it took longer than {}", words(limits.command))
                 };
-                (StepOutcome::TimedOut, None, Some(message), false)
+                (StepOutcome::TimedOut, None, Some(message))
             }
             Ok(StepEnd::Cancelled) => return Ok(self.stopped()),
         };
-        Ok(Tried { outcome, code, message, shell_lives })
+        Ok(Tried { outcome, code, message })
     }
 
     /// Runs a step's file in the session, starting a shell where there is none.
@@ -311,6 +303,7 @@ impl Run {
         limits: Limits,
     ) -> Result<StepEnd, Error> {
         if !session.has_shell() {
+            let env = exported(env, session).await?;
             session.shell(env.entries()).await?;
         }
         Ok(session.step(number, script, limits, &self.cancel, &self.events).await?)
@@ -325,14 +318,10 @@ impl Run {
         step: &Step<'_>,
         config: &StepConfig,
     ) -> Result<StepEnd, String> {
-        let mut env = env.clone();
         // What earlier steps exported counts in the properties.
-        if session.has_shell() {
-            match session.environment().await {
-                Ok(exported) => exported.into_iter().for_each(|(name, value)| env.set(&name, value)),
-                Err(error) => return Err(format!("cannot read the shell's variables: {}", chain(&error))),
-            }
-        }
+        let mut env = exported(env, session)
+            .await
+            .map_err(|error| format!("cannot read the shell's variables: {}", chain(&error)))?;
         for (name, value) in &step.settings.env {
             let value = env.fill(value);
             env.set(name, value);
@@ -340,10 +329,9 @@ impl Run {
         let prefix = self.container_name(None);
         let context = self.context(scene, &env, step.number, &prefix);
         let limit = if internal::waits_for_people(config) { Duration::MAX } else { step.limits.command };
-        let shell_lives = session.has_shell();
         tokio::select! {
             result = internal::run(config, &context) => {
-                result.map(|()| StepEnd::Code { code: 0, shell_lives }).map_err(|error| chain(&error))
+                result.map(|()| StepEnd::Code(0)).map_err(|error| chain(&error))
             }
             () = self.cancel.cancelled() => Ok(StepEnd::Cancelled),
             () = tokio::time::sleep(limit) => Ok(StepEnd::TimedOut { silent: false }),
@@ -393,10 +381,7 @@ impl Run {
         let Some(dir) = &self.spec.checkpoint_dir else {
             return self.warn(format!("checkpoint {name} is not kept: the run has no place for it")).await;
         };
-        let variables = match session.has_shell() {
-            true => session.environment().await.unwrap_or_default(),
-            false => Vec::new(),
-        };
+        let variables = session.environment().await.ok().flatten().unwrap_or_default();
         // The step itself is among them.
         let steps = self.steps.iter().map(|step| step.name.clone()).collect();
         let started = Instant::now();
@@ -433,6 +418,14 @@ impl Run {
         self.tell(EventKind::StepFinished { step, name, outcome, exit_code, millis, after, message, soft })
             .await;
     }
+}
+
+/// `env`, and what the shell exports, or did when it ended, if it could say so.
+pub(super) async fn exported(env: &Env, session: &mut Session) -> Result<Env, session::Error> {
+    let mut exported = env.clone();
+    let found = session.environment().await?;
+    found.into_iter().flatten().for_each(|(name, value)| exported.set(&name, value));
+    Ok(exported)
 }
 
 /// What went wrong, for people.

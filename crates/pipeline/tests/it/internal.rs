@@ -416,7 +416,7 @@ impl sealift_pipeline::Terminal for Typist {
     ) -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>> + Send + '_>> {
         Box::pin(async move {
             use tokio::io::AsyncWriteExt;
-            command.input.write_all(b"stty size; echo $((40 + 2)) $GREETING; exit 3\n").await?;
+            command.input.write_all(b"stty size; echo $((40 + 2)) $GREETING in $PWD; exit 3\n").await?;
             command.input.flush().await?;
             while let Some(bytes) = command.output.next().await {
                 self.0.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes?));
@@ -442,4 +442,22 @@ async fn a_shell_has_the_variables_and_the_size_of_the_window() {
     assert!(shown.contains("prepared") && shown.contains("42 hello") && shown.contains("33 101"), "{shown}");
     assert!(ran.output(1).contains("ended with code 3"), "{}", ran.output(1));
     assert_eq!(ran.output(2), "went on\n");
+}
+
+#[tokio::test]
+async fn a_shell_where_a_step_failed_has_its_variables_and_directory() {
+    let Some(engine) = engine().await else { return };
+    for end in ["false", "exit 7", "return 7", "set +e; false"] {
+        let mut job = job(&[
+            script("before", "export GREETING=hello"),
+            script("fails", &format!("mkdir -p /tmp/deep; cd /tmp/deep; export GREETING=bye; {end}")),
+        ]);
+        let typist = Arc::new(Typist::default());
+        job.spec.terminal = Some(Arc::clone(&typist) as Arc<dyn sealift_pipeline::Terminal>);
+        job.spec.shell_on_failure = true;
+        let ran = job.run(&engine).await;
+        assert!(!ran.outcome().passed, "{end}");
+        let shown = typist.0.lock().unwrap().clone();
+        assert!(shown.contains("42 bye in /tmp/deep"), "{end}: {shown}");
+    }
 }
