@@ -15,6 +15,7 @@ mod env;
 pub mod env_file;
 pub mod import;
 mod internal;
+mod interrupts;
 mod junit;
 mod layout;
 mod leftovers;
@@ -41,6 +42,7 @@ pub use checkpoint::{
     Checkpoint, Error as CheckpointError, list as checkpoints, name_of_failure, remove as remove_checkpoint,
 };
 pub use engine::{Engine, EngineOptions, Error as EngineError, Interactive, Resizer};
+pub use interrupts::Interrupts;
 pub use layout::remove_work_dir;
 pub use leftovers::{Leftovers, remove_leftovers};
 pub use lenient::Error as AnswerError;

@@ -19,6 +19,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use sealift_model::Stream;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::properties::Properties;
 use super::{Context, Error};
@@ -48,6 +49,8 @@ pub(super) async fn watch(properties: &Properties<'_>, context: &Context<'_>) ->
     let code = properties.option("code").unwrap_or_default();
     let reload = properties.flag("reload");
     let failed = context.files("cannot watch the source");
+    let interrupted = context.spec.interrupts.take();
+    let _no_more = interrupted.clone().drop_guard();
     let mut tree = if reload { Some(Tree::of(&context.layout.source).map_err(&failed)?) } else { None };
     if tree.as_ref().is_some_and(|tree| tree.full) {
         context
@@ -56,7 +59,7 @@ pub(super) async fn watch(properties: &Properties<'_>, context: &Context<'_>) ->
     }
     loop {
         let mark = mark().map_err(&failed)?;
-        let turn = turn(&code, &mark, tree.as_mut(), context).await?;
+        let turn = turn(&code, &mark, tree.as_mut(), &interrupted, context).await?;
         end_all(&mark, context).await?;
         match turn {
             Turn::Ended | Turn::Interrupted => return Ok(()),
@@ -70,6 +73,7 @@ async fn turn(
     code: &str,
     mark: &str,
     mut tree: Option<&mut Tree>,
+    interrupted: &CancellationToken,
     context: &Context<'_>,
 ) -> Result<Turn, Error> {
     let dir = context.env.get("WERCKER_SOURCE_DIR").unwrap_or("/");
@@ -101,7 +105,7 @@ async fn turn(
                 finish(&mut readers, context).await;
                 return Ok(Turn::Changed(path));
             }
-            () = interrupted(context) => {
+            () = interrupted.cancelled() => {
                 finish(&mut readers, context).await;
                 return Ok(Turn::Interrupted);
             }
@@ -114,13 +118,6 @@ fn mark() -> io::Result<String> {
     let mut bytes = [0_u8; 16];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-async fn interrupted(context: &Context<'_>) {
-    match &context.spec.interrupt {
-        Some(interrupt) => interrupt.notified().await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn show(readers: &mut [LineReader; 2], piece: &LogOutput, context: &Context<'_>) {

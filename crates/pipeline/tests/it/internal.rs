@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use sealift_model::{EventKind, StepOutcome};
 use sealift_pipeline::Source;
-use tokio::sync::Notify;
 
 use crate::host::{Job, Ran, SH, engine, forget, raw, script};
 use crate::registry::{PASSWORD, Registry, USER, names};
@@ -385,20 +384,21 @@ async fn a_watched_command_runs_again_after_a_change() {
     ]);
     let source = job.dir.path().join("project");
     job.spec.source = Source::Own(source.clone());
-    let interrupt = Arc::new(Notify::new());
-    job.spec.interrupt = Some(Arc::clone(&interrupt));
+    let interrupts = Arc::clone(&job.spec.interrupts);
+    assert!(!interrupts.deliver());
     let ran = job
         .run_watching(&engine, |event, _| match event {
             EventKind::Output { text, .. } if text == "hello hello" => {
                 std::fs::write(source.join("hello.txt"), "again\n").unwrap();
             }
-            EventKind::Output { text, .. } if text == "hello again" => interrupt.notify_one(),
+            EventKind::Output { text, .. } if text == "hello again" => assert!(interrupts.deliver()),
             _ => {}
         })
         .await;
     passed(&ran);
     assert!(ran.output(1).contains("hello.txt has changed"), "{}", ran.output(1));
     assert_eq!(ran.output(2), "went on\n");
+    assert!(!interrupts.deliver());
 }
 
 /// Types a few lines and reads what comes.

@@ -113,6 +113,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     }
     let base = cache_dir()?;
     let stop = Stop::listen()?;
+    request.spec.interrupts = stop.interrupts();
     let engine = Engine::connect(&super::dev::engine_options(&base)).await?;
     for text in clear_abandoned(&engine, &base).await? {
         say_note(&view.printer, &text)?;

@@ -134,6 +134,7 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
         voice.say(Mood::Plain, &said);
     }
     let mut request = request;
+    request.spec.interrupts = stop.interrupts();
     request.spec.cache = Some(local::cache(request.spec.source.dir(), &request.spec.git.branch, true)?);
     let mut view = View::wercker(voice);
     let cancel = CancellationToken::new();

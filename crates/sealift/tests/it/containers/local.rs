@@ -459,6 +459,24 @@ fn a_change_runs_it_again() {
 }
 
 #[test]
+fn an_interrupt_ends_a_watch_and_the_run_goes_on() {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - internal/watch:\n        code: echo watching; sleep 1000\n    - script:\n        code: echo went on; sleep 1000\n",
+    ) else {
+        return;
+    };
+    let mut child = here.command(&[]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let pid = rustix::process::Pid::from_child(&child);
+    for wanted in ["| watching", "| went on"] {
+        assert!(lines.by_ref().map(Result::unwrap).any(|line| line.contains(wanted)), "{wanted}");
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(here.runs().is_empty());
+}
+
+#[test]
 fn a_cache_is_there_in_the_next_run_unless_it_is_not_wanted() {
     let Some(here) = Here::new(
         "build:\n  steps:\n    - script:\n        code: |\n          echo \"found $(cat $WERCKER_CACHE_DIR/kept || echo nothing)\"\n          echo something > $WERCKER_CACHE_DIR/kept\n",
