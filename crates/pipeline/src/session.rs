@@ -95,7 +95,8 @@ done
 exit $?
 "#;
 /// Prints what the shell exports, as [`variables`] reads it.
-const ENV: &str = "command env -0 || command env";
+/// Found whatever the step made of PATH, and without ending a shell under `set -e`.
+const ENV: &str = "command -p env -0 || command env -0 || command -p env || command env || :";
 const DEFAULT_SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec /bin/sh";
 
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +109,10 @@ pub enum Error {
     Write(#[source] std::io::Error),
     #[error("the box has ended, or does not answer")]
     Gone,
+    #[error(
+        "the shell cannot tell what it exports: the box has no `env`, or more is exported than a program can be given"
+    )]
+    Exports,
     #[error("no random numbers for the session")]
     Random(#[source] std::io::Error),
 }
@@ -243,7 +248,7 @@ impl Session {
         }
         greeting.push_str(&format!(". {CONTROL}/init.sh\n"));
         // A trap of a step takes its place, and then nobody tells what was exported.
-        greeting.push_str(&format!("trap '{{ {ENV} || :; }} 2>/dev/null >{CONTROL}/{LEFT}' EXIT\n"));
+        greeting.push_str(&format!("trap '{{ {ENV}; }} 2>/dev/null >{CONTROL}/{LEFT}' EXIT\n"));
         self.state = State::Lost;
         self.left = None;
         self.write(&greeting).await?;
@@ -322,11 +327,18 @@ impl Session {
         );
         self.state = State::Lost;
         self.write(&commands).await?;
-        let wanted = |mark| matches!(mark, Mark::End { step: ENVIRONMENT, .. });
-        let text = self.collect(CHANGE, wanted).await?;
+        let wanted = |mark| matches!(mark, Mark::End { step: ENVIRONMENT, .. } | Mark::Exit { .. });
+        let (text, mark) = self.collect(CHANGE, wanted).await?;
+        if matches!(mark, Mark::Exit { .. }) {
+            // Something that a step has left behind has killed it.
+            self.state = State::Waiting;
+            return Ok(None);
+        }
         self.state = State::Shell;
         let between = text.split_once(&word).and_then(|(_, rest)| rest.rsplit_once(&word));
-        Ok(Some(variables(between.map_or("", |(between, _)| between))))
+        let found = variables(between.map_or("", |(between, _)| between));
+        // Not even a PATH: nobody has told.
+        if found.is_empty() { Err(Error::Exports) } else { Ok(Some(found)) }
     }
 
     /// Reads both streams up to a mark. What comes before it belongs to no step any more.
@@ -334,17 +346,26 @@ impl Session {
         self.collect(limit, wanted).await.map(drop)
     }
 
-    /// Reads both streams up to a mark; what came on standard output before it, [`COLLECTED`] bytes at most.
-    async fn collect(&mut self, limit: Duration, wanted: impl Fn(Mark) -> bool) -> Result<String, Error> {
+    /// Reads both streams up to a mark; what came on standard output before it, [`COLLECTED`] bytes at most, and the
+    /// mark.
+    async fn collect(
+        &mut self,
+        limit: Duration,
+        wanted: impl Fn(Mark) -> bool,
+    ) -> Result<(String, Mark), Error> {
         let read = async {
-            let mut seen = [false; 2];
+            let mut seen: [Option<Mark>; 2] = [None, None];
             let mut pieces = Vec::new();
             let mut collected = String::new();
-            while seen != [true; 2] {
+            loop {
+                if let [Some(mark), Some(_)] = seen {
+                    return Ok((collected, mark));
+                }
                 let Heard::Pieces(index) = self.hear(&mut pieces).await else { return Err(Error::Gone) };
                 for piece in pieces.drain(..) {
                     match piece {
-                        Piece::Mark(mark) => seen[index] |= wanted(mark),
+                        Piece::Mark(mark) if wanted(mark) => seen[index] = Some(mark),
+                        Piece::Mark(_) => {}
                         Piece::Text { text, partial } if index == 0 && collected.len() < COLLECTED => {
                             collected.push_str(&text);
                             collected.push_str(if partial { "" } else { "\n" });
@@ -353,7 +374,6 @@ impl Session {
                     }
                 }
             }
-            Ok(collected)
         };
         timeout(limit, read).await.unwrap_or(Err(Error::Gone))
     }
@@ -372,7 +392,7 @@ impl Session {
         self.state = state;
         let left = self.pipes.take_left().unwrap_or_default();
         if state == State::Waiting && !left.is_empty() {
-            self.left = Some(variables(&String::from_utf8_lossy(&left)));
+            self.left = Some(variables(&String::from_utf8_lossy(&left))).filter(|left| !left.is_empty());
         }
         Ok(end)
     }

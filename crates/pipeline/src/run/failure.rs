@@ -9,7 +9,6 @@
 use super::steps::exported;
 use super::{Run, Scene, chain};
 use crate::checkpoint::{self, Moment};
-use crate::env::Env;
 use crate::pull::Tell as _;
 use crate::session::Session;
 use crate::shell;
@@ -18,14 +17,19 @@ const SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec /bin/sh"
 
 impl Run {
     /// Notes what the shell exports, before a step may take it along.
-    pub(super) async fn remember(&mut self, env: &Env, session: &mut Session) {
-        if !self.spec.shell_on_failure && !self.spec.checkpoint_on_failure {
+    pub(super) async fn remember(&mut self, session: &mut Session) {
+        if !session.knows_exports() {
             return;
         }
-        self.exported = exported(env, session).await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "cannot read the shell's variables");
-            env.clone()
-        });
+        match exported(&self.exported, session).await {
+            Ok(exported) => self.exported = exported,
+            Err(error) if !self.exported_unknown => {
+                self.exported_unknown = true;
+                let lost = "a step that ends its shell takes what was exported along";
+                self.warn(format!("{}; {lost}", chain(&error))).await;
+            }
+            Err(_) => {}
+        }
     }
 
     /// Keeps the state before the step that failed, as far as it can be told from what that step did.

@@ -155,6 +155,7 @@ pub async fn execute(
         missing,
         plans: Vec::new(),
         exported: Env::default(),
+        exported_unknown: false,
         steps: Vec::new(),
         warnings,
         caches: Vec::new(),
@@ -198,8 +199,10 @@ struct Run {
     missing: Vec<String>,
     /// What holds for each step, after-steps behind the others.
     plans: Vec<Plan>,
-    /// What the shell exported before the step that goes on, if somebody will want to look around where it fails.
+    /// What the shell exported before the step that goes on, as far as it is known.
     exported: Env,
+    /// It was said that the shell cannot tell.
+    exported_unknown: bool,
     /// Those of the attempt that goes on.
     steps: Vec<StepResult>,
     /// To be told once it has begun.

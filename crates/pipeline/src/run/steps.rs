@@ -69,7 +69,8 @@ impl Run {
                 plan.skip = Some(format!("done before checkpoint {}", checkpoint.name));
             }
         }
-        let mut failed = self.series(scene, &main_env, session, main, 0).await?;
+        self.exported = main_env.clone();
+        let mut failed = self.series(scene, session, main, 0).await?;
         if failed.is_some() {
             self.keep_failure(scene).await;
         }
@@ -95,7 +96,8 @@ impl Run {
         env.set("WERCKER_FAILED_STEP_MESSAGE", message);
         // What the steps left running is not there for the after-steps, as when the reference restarted the box.
         session.clean_shell(env.entries()).await?;
-        self.series(scene, &env, session, after, main.len()).await?;
+        self.exported = env;
+        self.series(scene, session, after, main.len()).await?;
         Ok(ended)
     }
 
@@ -103,7 +105,6 @@ impl Run {
     async fn series(
         &mut self,
         scene: &Scene,
-        env: &Env,
         session: &mut Session,
         steps: &[Prepared],
         first: usize,
@@ -119,8 +120,8 @@ impl Run {
                 self.finish(&step, Tried::skipped(Some(reason)), Instant::now(), false).await;
                 continue;
             }
-            self.remember(env, session).await;
-            let report = self.step(scene, env, session, &step).await?;
+            self.remember(session).await;
+            let report = self.step(scene, session, &step).await?;
             if report.failure.is_some() {
                 return Ok(report.failure);
             }
@@ -128,8 +129,12 @@ impl Run {
                 self.keep(scene, session, name).await;
             }
             if report.lost && number + 1 < first + steps.len() {
-                let lost = "what it and earlier steps exported is lost to the next";
-                self.warn(format!("step {} ended the shell: {lost}", prepared.name)).await;
+                let lost = "what it exported, if anything, is lost to the next";
+                self.warn(format!(
+                    "step {} ended the shell in a way that tells nothing: {lost}",
+                    prepared.name
+                ))
+                .await;
             }
         }
         Ok(None)
@@ -138,14 +143,13 @@ impl Run {
     async fn step(
         &mut self,
         scene: &Scene,
-        env: &Env,
         session: &mut Session,
         step: &Step<'_>,
     ) -> Result<StepReport, Error> {
         let started = Instant::now();
         let Prepared { name, after, .. } = step.prepared.clone();
         self.tell(EventKind::StepStarted { step: step.number, name: name.clone(), after }).await;
-        let result = self.attempts(scene, env, session, step).await;
+        let result = self.attempts(scene, session, step).await;
         let tried = match result {
             Ok(tried) => tried,
             // The step is told of like any other before the run ends.
@@ -183,19 +187,13 @@ impl Run {
     async fn attempts(
         &mut self,
         scene: &Scene,
-        env: &Env,
         session: &mut Session,
         step: &Step<'_>,
     ) -> Result<Tried, Error> {
         let Step { settings, prepared, .. } = step;
-        // A failure that has something behind it needs the variables from before it.
-        let before = match (&settings.retry, &settings.soft_fail) {
-            (None, None) => None,
-            _ => Some(self.variables(env, session).await),
-        };
         let mut number = 1;
         loop {
-            let tried = self.once(scene, env, session, step).await?;
+            let tried = self.once(scene, session, step).await?;
             let again = settings.retry.as_ref().filter(|retry| {
                 let ended = match tried.outcome {
                     StepOutcome::Failed => retry.on.contains(&RetryOn::Failed),
@@ -206,13 +204,14 @@ impl Run {
             });
             let restores =
                 again.is_some() || (tried.outcome != StepOutcome::Passed && self.is_soft(step, &tried));
-            let before = before.as_ref().filter(|_| restores);
-            if let (Some(before), false) = (before, session.has_shell()) {
+            // What is behind a failure needs the variables from before it.
+            if restores && !session.has_shell() {
+                let before = self.exported.entries();
                 if tried.outcome == StepOutcome::TimedOut {
                     // It is still there.
-                    session.clean_shell(before.entries()).await?;
+                    session.clean_shell(before).await?;
                 } else {
-                    session.shell(before.entries()).await?;
+                    session.shell(before).await?;
                 }
             }
             let Some(retry) = again else { return Ok(tried) };
@@ -230,18 +229,6 @@ impl Run {
         }
     }
 
-    /// What the shell exports, for a shell that has to take its place.
-    async fn variables(&mut self, env: &Env, session: &mut Session) -> Env {
-        match exported(env, session).await {
-            Ok(exported) => exported,
-            Err(error) => {
-                let text = format!("what the steps have exported cannot be read: {}", chain(&error));
-                self.warn(text).await;
-                env.clone()
-            }
-        }
-    }
-
     /// The end of a step that something else ended.
     fn stopped(&self) -> Tried {
         let (outcome, message) = if self.is_aborted() {
@@ -253,17 +240,11 @@ impl Run {
     }
 
     /// One attempt at a step.
-    async fn once(
-        &mut self,
-        scene: &Scene,
-        env: &Env,
-        session: &mut Session,
-        step: &Step<'_>,
-    ) -> Result<Tried, Error> {
+    async fn once(&mut self, scene: &Scene, session: &mut Session, step: &Step<'_>) -> Result<Tried, Error> {
         let Step { number, prepared, settings, limits } = step;
         let ended = match &prepared.content {
             Content::Script(script) if settings.env.is_empty() && settings.retry.is_none() => {
-                Ok(self.source(env, session, *number, script, *limits).await?)
+                Ok(self.source(session, *number, script, *limits).await?)
             }
             Content::Script(script) => {
                 let message = format!("/pipeline/{}", prepared.message.display());
@@ -271,9 +252,9 @@ impl Run {
                 let path = scene.layout.control.join(&file);
                 let text = own::surround(script, &message, &settings.env);
                 fs::write(&path, text).map_err(|source| Error::Files { path, source })?;
-                Ok(self.source(env, session, *number, &format!("{CONTROL}/{file}"), *limits).await?)
+                Ok(self.source(session, *number, &format!("{CONTROL}/{file}"), *limits).await?)
             }
-            Content::Internal(config) => self.internal(scene, env, session, step, config).await,
+            Content::Internal(config) => self.internal(scene, session, step, config).await,
         };
         let written = source::read_message(&scene.layout.pipeline, &prepared.message);
         let (outcome, code, message) = match ended {
@@ -296,14 +277,13 @@ impl Run {
     /// Runs a step's file in the session, starting a shell where there is none.
     async fn source(
         &self,
-        env: &Env,
         session: &mut Session,
         number: usize,
         script: &str,
         limits: Limits,
     ) -> Result<StepEnd, Error> {
         if !session.has_shell() {
-            let env = exported(env, session).await?;
+            let env = exported(&self.exported, session).await?;
             session.shell(env.entries()).await?;
         }
         Ok(session.step(number, script, limits, &self.cancel, &self.events).await?)
@@ -313,13 +293,12 @@ impl Run {
     async fn internal(
         &mut self,
         scene: &Scene,
-        env: &Env,
         session: &mut Session,
         step: &Step<'_>,
         config: &StepConfig,
     ) -> Result<StepEnd, String> {
         // What earlier steps exported counts in the properties.
-        let mut env = exported(env, session)
+        let mut env = exported(&self.exported, session)
             .await
             .map_err(|error| format!("cannot read the shell's variables: {}", chain(&error)))?;
         for (name, value) in &step.settings.env {
@@ -381,7 +360,7 @@ impl Run {
         let Some(dir) = &self.spec.checkpoint_dir else {
             return self.warn(format!("checkpoint {name} is not kept: the run has no place for it")).await;
         };
-        let variables = session.environment().await.ok().flatten().unwrap_or_default();
+        let variables = exported(&self.exported, session).await.unwrap_or_else(|_| self.exported.clone());
         // The step itself is among them.
         let steps = self.steps.iter().map(|step| step.name.clone()).collect();
         let started = Instant::now();
@@ -390,7 +369,7 @@ impl Run {
             container: &scene.container,
             layout: &scene.layout,
             steps,
-            variables,
+            variables: variables.entries().to_vec(),
             trees: true,
         };
         let saved = tokio::select! {
@@ -420,12 +399,9 @@ impl Run {
     }
 }
 
-/// `env`, and what the shell exports, or did when it ended, if it could say so.
-pub(super) async fn exported(env: &Env, session: &mut Session) -> Result<Env, session::Error> {
-    let mut exported = env.clone();
-    let found = session.environment().await?;
-    found.into_iter().flatten().for_each(|(name, value)| exported.set(&name, value));
-    Ok(exported)
+/// What the shell exports, or did when it ended; `known` where nobody can tell.
+pub(super) async fn exported(known: &Env, session: &mut Session) -> Result<Env, session::Error> {
+    Ok(session.environment().await?.map_or_else(|| known.clone(), Env::from))
 }
 
 /// What went wrong, for people.
