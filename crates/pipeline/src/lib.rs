@@ -50,7 +50,7 @@ pub use mask::Error as MaskError;
 pub use podman::{Error as PodmanError, stop_service};
 pub use pull::Error as PullError;
 pub use registry::{Error as RegistryError, auth_file_places};
-pub use run::{Error, Preview, StepPreview, UnknownStep, execute, preview};
+pub use run::{Error, Preview, SelectionError, StepPreview, execute, preview};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
 pub use source::Ignore;

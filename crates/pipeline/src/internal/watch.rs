@@ -27,6 +27,7 @@ use crate::lines::{LineReader, Piece};
 use crate::pull::Tell;
 use crate::shell;
 use crate::source::Ignore;
+use crate::spec::Source;
 
 /// How long it must be quiet after a change, and how long that is waited for.
 const QUIET: Duration = Duration::from_millis(300);
@@ -52,6 +53,10 @@ pub(super) async fn watch(properties: &Properties<'_>, context: &Context<'_>) ->
     let interrupted = context.spec.interrupts.take();
     let _no_more = interrupted.clone().drop_guard();
     let mut tree = if reload { Some(Tree::of(&context.layout.source).map_err(&failed)?) } else { None };
+    if reload && matches!(context.spec.source, Source::Copy(_)) {
+        let own = "for changes of your own files run with `--direct`";
+        context.say(format!("watching the box's own view of the source; {own}")).await;
+    }
     if tree.as_ref().is_some_and(|tree| tree.full) {
         context
             .warn(format!("more than {DIRECTORIES} directories: changes in the others are not seen"))

@@ -66,7 +66,11 @@ impl Run {
         if let Some(checkpoint) = self.spec.resume.clone() {
             main_env = checkpoint.environment(env, &scene.links, &self.spec);
             for plan in self.plans.iter_mut().take(checkpoint.steps.len().min(main.len())) {
-                plan.skip = Some(format!("done before checkpoint {}", checkpoint.name));
+                plan.skip = Some(if checkpoint.name == checkpoint::name_of_failure(self.spec.source.dir()) {
+                    "done by the run that failed".to_owned()
+                } else {
+                    format!("done before checkpoint {}", checkpoint.name)
+                });
             }
         }
         self.exported = main_env.clone();

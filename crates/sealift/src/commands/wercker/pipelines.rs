@@ -122,6 +122,7 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
         variables,
         keep: if matches.get_flag("artifacts") { Keep::Latest(working_dir) } else { Keep::Nothing },
         again: Again::default(),
+        said: Vec::new(),
     };
     let stop = Stop::listen()?;
     let base = local::cache_dir()?;

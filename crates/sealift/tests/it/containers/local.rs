@@ -362,6 +362,10 @@ fn a_workflow_asks_at_the_terminal_and_goes_on() {
     for (answer, code, end) in [("y\n", 0, "workflow ci passed"), ("\n", 1, "workflow ci failed")] {
         let mut screen = Screen::start(&here.command(&["--workflow", "ci"]), 40, 100);
         screen.wait_for("deploy: Really to production? [y/N]");
+        screen.write("maybe\n");
+        // What has ended is there to be read meanwhile.
+        let shown = screen.wait_for("please answer yes or no\ndeploy: Really to production? [y/N]");
+        assert!(shown.contains("passed") && shown.contains("test (N=2)"), "{shown}");
         screen.write(answer);
         let (status, text) = screen.end();
         assert_eq!(status.code(), Some(code), "{text}");
@@ -398,13 +402,15 @@ fn a_workflow_without_a_terminal() {
 #[test]
 fn a_person_can_look_around_where_a_step_failed() {
     let Some(here) = Here::new(
-        "build:\n  steps:\n    - script:\n        name: first\n        code: export KEY=val-$((40 + 2))\n    - script:\n        name: second\n        code: |\n          echo left > trace\n          exit 5\n",
+        "build:\n  steps:\n    - script:\n        name: first\n        code: export KEY=val-$((40 + 2))\n    - script:\n        name: second\n        code: |\n          echo left > trace\n          echo last words\n          exit 5\n",
     ) else {
         return;
     };
     let mut screen = Screen::start(&here.command(&["--shell-on-failure"]), 40, 100);
     // The prompt of the box's shell.
     screen.wait("a prompt", |screen| screen.contents().trim_end().ends_with(['#', '$']));
+    let shown = screen.wait_for("here is a shell in its box");
+    assert!(shown.contains("second (exit code 5)") && shown.contains("| last words"), "{shown}");
     screen.write("echo \"found $KEY $(cat trace) $(pwd)\"; stty size\n");
     screen.wait_for("found val-42 left /pipeline/source");
     screen.wait_for("40 100");
@@ -459,6 +465,31 @@ fn a_change_runs_it_again() {
 }
 
 #[test]
+fn events_tell_what_is_odd_about_the_file_and_wrong_names_begin_nothing() {
+    let Some(here) = Here::new(
+        "bogus: 3\nbuild:\n  steps:\n    - script:\n        code: echo one\n    - script:\n        code: exit 3\n",
+    ) else {
+        return;
+    };
+    let (code, text) = here.run(&["--output", "json"]);
+    assert!(code == 1 && text.contains("\"event\":\"warning\"") && text.contains("bogus"), "{text}");
+    // Two steps have the same name, so the hint has the number; what the run is allowed stays so.
+    let (code, text) = here.run(&["--expose-ports", "--no-cache", "--branch", "x"]);
+    let hint = "sealift run --branch x --no-cache --expose-ports --from 2";
+    assert!(code == 1 && text.contains("in box") && text.contains("2 steps"), "{text}");
+    assert!(text.lines().any(|line| line.ends_with(hint)), "{text}");
+    for (args, said) in [
+        (&["--only", "no"][..], "there is no step"),
+        (&["--only", "1", "--from", "2"], "nothing is left to run"),
+    ] {
+        let (code, text) = here.run(args);
+        assert!(code == 4 && text.contains(said) && !text.contains("in box"), "{text}");
+    }
+    let (code, text) = here.run(&["--from", "2"]);
+    assert!(code == 1 && text.contains("done by the run that failed"), "{text}");
+}
+
+#[test]
 fn an_interrupt_ends_a_watch_and_the_run_goes_on() {
     let Some(here) = Here::new(
         "build:\n  steps:\n    - internal/watch:\n        code: echo watching; sleep 1000\n    - script:\n        code: echo went on; sleep 1000\n",
@@ -508,5 +539,5 @@ fn a_run_begins_where_it_is_told_to_and_leaves_out_what_it_is_told_to() {
         }
     }
     let (code, text) = here.run(&["--from", "tow"]);
-    assert!(code == 1 && text.contains("did you mean `two`?"), "{text}");
+    assert!(code == 4 && text.contains("did you mean `two`?"), "{text}");
 }
