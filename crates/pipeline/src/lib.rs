@@ -13,6 +13,9 @@ pub mod config;
 mod engine;
 mod env;
 pub mod env_file;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod import;
 mod internal;
 mod interrupts;

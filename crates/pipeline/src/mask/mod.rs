@@ -10,6 +10,9 @@
 
 mod forms;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use forms::forms;
+
 use std::collections::BTreeMap;
 
 use aho_corasick::{AhoCorasick, MatchKind};

@@ -19,6 +19,7 @@ mod import;
 mod internal;
 mod keys;
 mod leave;
+mod promises;
 mod registry;
 mod secrets;
 mod services;
