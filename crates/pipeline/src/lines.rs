@@ -37,14 +37,14 @@ pub(crate) enum Piece {
 }
 
 pub(crate) struct LineReader {
-    nonce: memmem::Finder<'static>,
+    nonce: memmem::FinderRev<'static>,
     /// The line that has not ended yet.
     pending: Vec<u8>,
 }
 
 impl LineReader {
     pub(crate) fn new(nonce: &str) -> LineReader {
-        LineReader { nonce: memmem::Finder::new(nonce.as_bytes()).into_owned(), pending: Vec::new() }
+        LineReader { nonce: memmem::FinderRev::new(nonce.as_bytes()).into_owned(), pending: Vec::new() }
     }
 
     /// Takes a chunk and gives what is complete.
@@ -76,8 +76,7 @@ impl LineReader {
 
     fn line(&self, line: &[u8], out: &mut Vec<Piece>) {
         // A mark is at the end of its line: the last nonce is the one that counts.
-        let found = self.nonce.find_iter(line).last();
-        let mark = found.and_then(|at| {
+        let mark = self.nonce.rfind(line).and_then(|at| {
             let words = std::str::from_utf8(&line[at + self.nonce.needle().len()..]).ok()?;
             Some((at, parse_mark(words)?))
         });
@@ -186,6 +185,13 @@ mod tests {
         ] {
             assert_eq!(read(format!("{line}\n").as_bytes(), &[]), [text(&line, false)]);
         }
+    }
+
+    #[test]
+    fn a_mark_behind_a_part_of_its_nonce_is_found() {
+        let (half, _) = NONCE.split_at(NONCE.len() / 2);
+        let want = [text(half, true), Piece::Mark(Mark::Ready)];
+        assert_eq!(read(format!("{half}{NONCE} ready\n").as_bytes(), &[]), want);
     }
 
     #[test]

@@ -26,8 +26,8 @@ use sealift_model::diagnostic::{Diagnostic, Severity};
 
 pub use graph::{Error as GraphError, Graph, GraphNode, Input};
 pub use image::interpolate;
-pub(crate) use read::broken;
 pub use read::parse;
+pub(crate) use read::{broken, keep_inside};
 pub use schema::schema;
 pub use settings::{Ready, Settings, StepSettings};
 pub use step::StepConfig;

@@ -34,7 +34,7 @@ pub fn parse(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
 }
 
 /// What is missing is found behind the last line, where there is nothing to show.
-fn keep_inside<'a>(text: &str, found: impl Iterator<Item = &'a mut Diagnostic>) {
+pub(crate) fn keep_inside<'a>(text: &str, found: impl Iterator<Item = &'a mut Diagnostic>) {
     let lines: Vec<usize> = text.lines().map(|line| line.chars().count()).collect();
     for diagnostic in found {
         if diagnostic.line > lines.len() {

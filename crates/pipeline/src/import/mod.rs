@@ -62,7 +62,11 @@ pub fn import(name: &str, text: &str, format: Option<Format>) -> Result<Imported
             let at = yaml::Place { line: 1, column: 1, length: 1 };
             return Err(Error::Read { diagnostics: vec![source::note(at, "the file is empty".to_owned())] });
         }
-        Err(error) => return Err(Error::Read { diagnostics: vec![config::broken(text, &error)] }),
+        Err(error) => {
+            let mut diagnostics = vec![config::broken(text, &error)];
+            config::keep_inside(text, diagnostics.iter_mut());
+            return Err(Error::Read { diagnostics });
+        }
     };
     let format = format.or_else(|| guess(name, &root)).ok_or(Error::Unknown)?;
     let mut draft = match format {
@@ -71,6 +75,7 @@ pub fn import(name: &str, text: &str, format: Option<Format>) -> Result<Imported
         Format::Woodpecker => woodpecker::read(&root),
         Format::Compose => compose::read(&root),
     };
+    config::keep_inside(text, draft.notes.iter_mut());
     draft.notes.sort_by_key(|note| (note.line, note.column));
     let text = draft.write(name);
     match config::parse(&text) {

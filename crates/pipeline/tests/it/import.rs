@@ -82,6 +82,14 @@ fn constructs() {
     }
 }
 
+/// Where the scanner gives up is often behind the last character.
+#[test]
+fn what_is_said_of_a_broken_file_lies_inside_of_it() {
+    for text in ["%", "", "a: [", "a:\n  b\n c:", "jobs: &"] {
+        import_holds(".gitlab-ci.yml", text, None);
+    }
+}
+
 #[test]
 fn what_cannot_be_told_or_read_is_refused() {
     assert!(matches!(import("x.yml", "a: b\n", None), Err(Error::Unknown)));
