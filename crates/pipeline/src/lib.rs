@@ -10,12 +10,14 @@
 mod cache;
 mod checkpoint;
 pub mod config;
+mod ecr;
 mod engine;
 mod env;
 pub mod env_file;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod http;
 pub mod import;
 mod internal;
 mod interrupts;
@@ -44,7 +46,9 @@ pub use cache::{CacheSpec, Error as CacheError};
 pub use checkpoint::{
     Checkpoint, Error as CheckpointError, list as checkpoints, name_of_failure, remove as remove_checkpoint,
 };
+pub use ecr::{EcrPasswords, Error as EcrError};
 pub use engine::{Engine, EngineOptions, Error as EngineError, Interactive, Resizer};
+pub use http::Error as HttpError;
 pub use interrupts::Interrupts;
 pub use layout::remove_work_dir;
 pub use leftovers::{Leftovers, remove_leftovers};

@@ -5,13 +5,15 @@
 //! It must not know what the image is for.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::models::ImageConfig;
 
+use crate::ecr;
 use crate::engine::{self, Engine, is_passing};
+use crate::http::jitter;
 use crate::registry::{self, Credentials, Lookup};
+use crate::spec::Logins;
 
 /// How often a registry is asked in all.
 const TRIES: u32 = 3;
@@ -24,6 +26,12 @@ pub enum Error {
     Engine(#[from] engine::Error),
     #[error(transparent)]
     Registry(#[from] registry::Error),
+    #[error("image {image}: there is no password for its registry")]
+    Ecr {
+        image: String,
+        #[source]
+        source: ecr::Error,
+    },
     #[error("image {image} is not there after it was pulled")]
     Missing { image: String },
 }
@@ -39,17 +47,17 @@ pub(crate) async fn ensure(
     engine: &Engine,
     image: &str,
     option: Lookup<'_>,
-    auth_files: &[PathBuf],
+    logins: Logins<'_>,
     tell: &impl Tell,
 ) -> Result<ImageConfig, Error> {
     if let Some(config) = engine.image(image).await? {
         return Ok(config);
     }
     tell.note(format!("pulling {image}")).await;
-    let (credentials, hint) = credentials(image, option, auth_files, tell).await?;
+    let (credentials, hint) = credentials(image, option, logins, tell).await?;
     let mut tries = Tries::default();
     while let Err(error) = pull(engine, image, credentials.as_ref(), tell).await {
-        if let Err(error) = tries.again(image, error, tell).await {
+        if let Err(error) = tries.again(image, error, is_passing, tell).await {
             if let Some(hint) = hint {
                 tell.warn(hint).await;
             }
@@ -63,15 +71,27 @@ pub(crate) async fn ensure(
 pub(crate) async fn credentials(
     image: &str,
     option: Lookup<'_>,
-    auth_files: &[PathBuf],
+    logins: Logins<'_>,
     tell: &impl Tell,
 ) -> Result<(Option<Credentials>, Option<String>), Error> {
-    let (files, wrong) = registry::read(auth_files);
+    let (files, wrong) = registry::read(logins.auth_files);
     for reason in wrong {
         tell.warn(format!("credentials cannot be read: {reason}")).await;
     }
     let picked = registry::pick(image, option, &files)?;
-    Ok((picked.credentials, picked.note))
+    let Some(keys) = picked.aws else { return Ok((picked.credentials, picked.note)) };
+    let mut tries = Tries::default();
+    let password = loop {
+        match logins.ecr.password(&keys).await {
+            Ok(password) => break password,
+            Err(error) => tries
+                .again("the password for Amazon's registry", error, ecr::Error::is_passing, tell)
+                .await
+                .map_err(|source| Error::Ecr { image: image.to_owned(), source })?,
+        }
+    };
+    let credentials = Credentials::new(registry::host_of(image), password.username, password.password);
+    Ok((Some(credentials), None))
 }
 
 async fn pull(
@@ -93,27 +113,21 @@ pub(crate) struct Tries(u32);
 
 impl Tries {
     /// Waits where it is worth another try; else it is the error.
-    pub(crate) async fn again(
+    pub(crate) async fn again<E: std::error::Error>(
         &mut self,
         what: &str,
-        error: engine::Error,
+        error: E,
+        is_passing: fn(&E) -> bool,
         tell: &impl Tell,
-    ) -> Result<(), engine::Error> {
+    ) -> Result<(), E> {
         if self.0 + 1 >= TRIES || !is_passing(&error) {
             return Err(error);
         }
         let pause = PAUSE * 2_u32.pow(self.0);
-        let wait = pause + pause.mul_f64(f64::from(chance()) / 512.0);
+        let wait = pause + jitter(pause);
         self.0 += 1;
         tell.note(format!("{what}: {error}; trying again in {} ms", wait.as_millis())).await;
         tokio::time::sleep(wait).await;
         Ok(())
     }
-}
-
-/// So that many machines do not come back at the same moment; without chance they do.
-fn chance() -> u8 {
-    let mut byte = [0_u8];
-    rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::empty()).ok();
-    byte[0]
 }

@@ -12,6 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde::Deserialize;
 
+use crate::ecr;
+
 /// The registry of names that name none.
 const HUB: &str = "docker.io";
 /// Other names of it, as they stand in old files.
@@ -28,11 +30,12 @@ pub enum Error {
         "image {image} cannot be had: the registry {host} was shut down; name a copy in another registry"
     )]
     Gone { image: String, host: String },
-    #[error(
-        "image {image}: aws-* keys are not turned into a password here; run `aws ecr get-login-password` before, \
-         and give `username: AWS` and `password: $VARIABLE` instead"
-    )]
-    Aws { image: String },
+    #[error("image {image}: the aws-* keys cannot be used")]
+    Aws {
+        image: String,
+        #[source]
+        source: ecr::Error,
+    },
     #[error("image {image}: `{given}` is given without `{missing}`, or with nothing in it")]
     Half { image: String, given: &'static str, missing: &'static str },
     #[error("`{text}` is no name of an image: a registry, names in lower case with slashes between, a tag")]
@@ -56,6 +59,10 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    pub(crate) fn new(server: &str, username: String, password: String) -> Credentials {
+        Credentials { server: server.to_owned(), username, password, token: String::new() }
+    }
+
     /// The value of `X-Registry-Auth`. Engines read the alphabet for URLs and no other.
     pub(crate) fn header(&self) -> String {
         URL_SAFE.encode(self.json().to_string())
@@ -89,6 +96,8 @@ pub(crate) type Lookup<'a> = &'a (dyn Fn(&str) -> Option<String> + Sync);
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Picked {
     pub(crate) credentials: Option<Credentials>,
+    /// Keys that Amazon gives a password for.
+    pub(crate) aws: Option<ecr::Keys>,
     /// Something that the user ought to know if it does not work.
     pub(crate) note: Option<String>,
 }
@@ -130,7 +139,8 @@ pub(crate) fn qualify(image: &str, option: &dyn Fn(&str) -> Option<String>) -> S
     let given = |key: &str| option(key).filter(|value| !value.is_empty());
     let registry = given("registry")
         .or_else(|| given("azure-login-server"))
-        .or_else(|| given("azure-registry-name").map(|name| format!("{}.azurecr.io", name.to_lowercase())));
+        .or_else(|| given("azure-registry-name").map(|name| format!("{}.azurecr.io", name.to_lowercase())))
+        .or_else(|| ecr::host(option));
     match registry.as_deref().map(host) {
         Some(host) if !named && !host.is_empty() && host != HUB => format!("{host}/{image}"),
         _ => image.to_owned(),
@@ -162,8 +172,8 @@ pub(crate) fn is_tag(text: &str) -> bool {
     (1..=128).contains(&text.len()) && text.chars().all(plain) && !text.starts_with(['.', '-'])
 }
 
-/// The credentials for an image: those beside its name (`username` and `password`, or `azure-client-id` and
-/// `azure-client-secret`), else the best entry of the files, in their order.
+/// The credentials for an image: those beside its name (`username` and `password`, `azure-client-id` and
+/// `azure-client-secret`, or the `aws-*` keys), else the best entry of the files, in their order.
 ///
 /// # Errors
 /// When what is given cannot work.
@@ -176,15 +186,23 @@ pub(crate) fn pick(
     if GONE.contains(&host) {
         return Err(Error::Gone { image: image.to_owned(), host: host.to_owned() });
     }
-    for (name, secret) in [("username", "password"), ("azure-client-id", "azure-client-secret")] {
+    for (name, secret) in [
+        ("username", "password"),
+        ("azure-client-id", "azure-client-secret"),
+        ("aws-access-key", "aws-secret-key"),
+    ] {
         let given = |key: &str| option(key).map(|value| value.trim().to_owned());
         let half = |given, missing| Err(Error::Half { image: image.to_owned(), given, missing });
         match (given(name), given(secret)) {
             (None, None) => {}
             (Some(username), Some(password)) if !username.is_empty() && !password.is_empty() => {
-                let credentials =
-                    Credentials { server: host.to_owned(), username, password, token: String::new() };
-                return Ok(Picked { credentials: Some(credentials), note: None });
+                if name == "aws-access-key" {
+                    let keys = ecr::Keys::new(host, username, password, option)
+                        .map_err(|source| Error::Aws { image: image.to_owned(), source })?;
+                    return Ok(Picked { aws: Some(keys), ..Picked::default() });
+                }
+                let credentials = Credentials::new(host, username, password);
+                return Ok(Picked { credentials: Some(credentials), ..Picked::default() });
             }
             (Some(username), _) if !username.is_empty() => return half(name, secret),
             (_, Some(_)) => return half(secret, name),
@@ -192,17 +210,13 @@ pub(crate) fn pick(
             (Some(_), None) => {}
         }
     }
-    if ["aws-access-key", "aws-secret-key", "aws-registry-id"]
-        .iter()
-        .any(|key| option(key).is_some_and(|value| !value.is_empty()))
-    {
-        return Err(Error::Aws { image: image.to_owned() });
-    }
     let mut picked = Picked::default();
     for file in files {
         if let Some(entry) = file.best(host, image) {
             match entry.credentials(host) {
-                Some(credentials) => return Ok(Picked { credentials: Some(credentials), note: None }),
+                Some(credentials) => {
+                    return Ok(Picked { credentials: Some(credentials), ..Picked::default() });
+                }
                 None => picked.note.get_or_insert_with(|| {
                     format!("the entry for {host} in {} has no password in it", file.path.display())
                 }),
@@ -372,9 +386,10 @@ mod tests {
         let option =
             |key: &str| options.iter().find(|(known, _)| *known == key).map(|(_, value)| (*value).to_owned());
         let picked = pick(image, &option, files).map_err(|error| error.to_string())?;
+        let keys = picked.aws.map(|keys| format!("{keys:?}"));
         let said =
             picked.credentials.map(|c| format!("{}:{}{}@{}", c.username, c.password, c.token, c.server));
-        Ok(said.or(picked.note).unwrap_or_default())
+        Ok(said.or(keys).or(picked.note).unwrap_or_default())
     }
 
     #[test]
@@ -400,7 +415,21 @@ mod tests {
                 Err("`username` is given without `password`"),
             ),
             ("quay.io/a", &[("password", "p")], Err("`password` is given without `username`")),
-            ("1.dkr.ecr.x.amazonaws.com/a", &[("aws-access-key", "k")], Err("get-login-password")),
+            (
+                "123456789012.dkr.ecr.eu-west-1.amazonaws.com/a",
+                &[("aws-access-key", "k"), ("aws-secret-key", "s")],
+                Ok("Keys(123456789012.dkr.ecr.eu-west-1.amazonaws.com in eu-west-1)"),
+            ),
+            (
+                "quay.io/a",
+                &[("aws-access-key", "k")],
+                Err("`aws-access-key` is given without `aws-secret-key`"),
+            ),
+            (
+                "quay.io/a",
+                &[("aws-access-key", "k"), ("aws-secret-key", "s")],
+                Err("aws-* keys cannot be used"),
+            ),
             ("wcr.io/me/app", &[], Err("was shut down")),
         ] {
             match (picked(image, options, &files), want) {
@@ -472,5 +501,11 @@ mod tests {
         assert_eq!(qualify("me/app", &registry("https://index.docker.io/v1")), "me/app");
         let azure = |key: &str| (key == "azure-registry-name").then(|| "Shop".to_owned());
         assert_eq!(qualify("me/app", &azure), "shop.azurecr.io/me/app");
+        let aws = |key: &str| match key {
+            "aws-registry-id" => Some("123456789012".to_owned()),
+            "aws-region" => Some("eu-west-1".to_owned()),
+            _ => None,
+        };
+        assert_eq!(qualify("me/app", &aws), "123456789012.dkr.ecr.eu-west-1.amazonaws.com/me/app");
     }
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::CacheSpec;
 use crate::checkpoint::Checkpoint;
+use crate::ecr::EcrPasswords;
 use crate::engine::Interactive;
 use crate::interrupts::Interrupts;
 
@@ -139,6 +140,8 @@ pub struct RunSpec {
     /// Files of credentials for registries, as Docker and Podman write them, in the order they count. See
     /// [`crate::auth_file_places`].
     pub auth_files: Vec<PathBuf>,
+    /// Passwords for Amazon's registry that were asked for before.
+    pub ecr: Arc<EcrPasswords>,
     /// `internal/docker-push` names images and does not push them.
     pub docker_local: bool,
     /// Whether `docker: true` gives the box this machine's engine, and with it the whole machine.
@@ -171,6 +174,19 @@ pub struct RunSpec {
     pub stop: Option<CancellationToken>,
     /// Where an `internal/watch` waits for an interrupt, which ends it and not the run.
     pub interrupts: Arc<Interrupts>,
+}
+
+/// What registries are asked with, besides what stands beside an image's name.
+#[derive(Clone, Copy)]
+pub(crate) struct Logins<'a> {
+    pub(crate) auth_files: &'a [PathBuf],
+    pub(crate) ecr: &'a EcrPasswords,
+}
+
+impl RunSpec {
+    pub(crate) fn logins(&self) -> Logins<'_> {
+        Logins { auth_files: &self.auth_files, ecr: &self.ecr }
+    }
 }
 
 impl fmt::Debug for RunSpec {

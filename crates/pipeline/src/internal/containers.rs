@@ -36,7 +36,7 @@ pub(super) async fn run(properties: &Properties<'_>, context: &Context<'_>) -> R
             registry::qualify(&config.image(&|_| None), &option)
         }
     };
-    pull::ensure(context.engine, &image, &option, &context.spec.auth_files, context).await?;
+    pull::ensure(context.engine, &image, &option, context.spec.logins(), context).await?;
 
     let words = |key: &str| Some(properties.words(key)).filter(|words| !words.is_empty());
     let env = properties.pairs("env")?.into_iter().map(|(name, value)| format!("{name}={value}")).collect();

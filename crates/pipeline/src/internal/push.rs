@@ -222,7 +222,7 @@ async fn hand_over(
         }
         return Ok(());
     }
-    let (credentials, hint) = pull::credentials(name, &option, &context.spec.auth_files, context).await?;
+    let (credentials, hint) = pull::credentials(name, &option, context.spec.logins(), context).await?;
     for tag in tags {
         let full = format!("{name}:{tag}");
         let before = context.engine.image_id(&full).await?;
@@ -235,7 +235,7 @@ async fn hand_over(
         let pushed = loop {
             match push_once(name, tag, credentials.as_ref(), context).await {
                 Ok(digest) => break Ok(digest),
-                Err(error) => match tries.again(&full, error, context).await {
+                Err(error) => match tries.again(&full, error, engine::is_passing, context).await {
                     Ok(()) => {}
                     Err(error) => break Err(error),
                 },

@@ -41,7 +41,7 @@ impl Run {
     ) -> Result<ImageConfig, Error> {
         let option = |key: &str| config.option(key).map(|value| env.fill(value));
         tokio::select! {
-            image = pull::ensure(&self.engine, image, &option, &self.spec.auth_files, self) => Ok(image?),
+            image = pull::ensure(&self.engine, image, &option, self.spec.logins(), self) => Ok(image?),
             () = self.cancel.cancelled() => Err(Error::Cancelled),
         }
     }

@@ -6,34 +6,27 @@
 //!
 //! It must not know what is in the archive.
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
 use super::StepSources;
+use crate::http::{self, Limits, hex, jitter};
 
 /// The largest archive.
 const MAX_BYTES: u64 = 128 * 1024 * 1024;
-const CONNECT: Duration = Duration::from_secs(10);
-/// How long the server may be silent.
-const SILENCE: Duration = Duration::from_secs(20);
-/// How long one try may take.
-const WHOLE: Duration = Duration::from_secs(300);
+const LIMITS: Limits = Limits { whole: Duration::from_secs(300), redirects: 5 };
 const TRIES: u32 = 4;
 /// Before the second try; doubled after that, and a random part more.
 const PAUSE: Duration = Duration::from_millis(300);
 /// How often a pause looks whether the run was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
-const REDIRECTS: u32 = 5;
 /// What the cache keeps at most.
 const CACHE_BYTES: u64 = 1024 * 1024 * 1024;
 const CACHE_FILES: usize = 200;
@@ -50,8 +43,8 @@ pub enum Error {
     TooLarge,
     #[error("it is not the expected one: its sha256 is {found}")]
     Digest { found: String },
-    #[error("this machine trusts no certificate authority: install its ca-certificates")]
-    NoRoots,
+    #[error(transparent)]
+    Client(#[from] http::Error),
     #[error("cannot use {}", path.display())]
     Io {
         path: PathBuf,
@@ -127,7 +120,7 @@ pub(crate) fn fetch(
     {
         return Ok(Archive { file, sha256: sha256.clone(), fetched: None });
     }
-    let agent = agent(address, sources.ca_file.as_deref())?;
+    let agent = http::agent(address.is_plain(), sources.ca_file.as_deref(), &LIMITS)?;
     let folder = cache.unwrap_or(aside);
     fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.to_owned(), source })?;
     let mut pause = PAUSE;
@@ -145,49 +138,6 @@ pub(crate) fn fetch(
         pause *= 2;
         tries += 1;
     }
-}
-
-fn agent(address: &Address, ca_file: Option<&Path>) -> Result<ureq::Agent, Error> {
-    let mut config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        // One who wrote https gets nothing over anything less, whatever the server says.
-        .https_only(!address.is_plain())
-        .max_redirects(REDIRECTS)
-        .user_agent(concat!("sealift/", env!("CARGO_PKG_VERSION")))
-        .timeout_connect(Some(CONNECT))
-        .timeout_recv_response(Some(SILENCE))
-        .timeout_per_read(Some(SILENCE))
-        .timeout_global(Some(WHOLE));
-    // A plain address may be sent on to a safe one, but need not.
-    let roots = roots(ca_file)?;
-    if roots.is_empty() && !address.is_plain() {
-        return Err(Error::NoRoots);
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    config = config.tls_config(
-        TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(provider)
-            .root_certs(RootCerts::new_with_certs(&roots))
-            .build(),
-    );
-    Ok(config.build().new_agent())
-}
-
-fn roots(ca_file: Option<&Path>) -> Result<Vec<Certificate<'static>>, Error> {
-    let Some(path) = ca_file else {
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::debug!(%error, "certificates of this machine");
-        }
-        return Ok(found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect());
-    };
-    let io = |source| Error::Io { path: path.to_owned(), source };
-    let pem = fs::read(path).map_err(io)?;
-    let certificates = ureq::tls::parse_pem(&pem).filter_map(|item| match item {
-        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-        _ => None,
-    });
-    Ok(certificates.collect())
 }
 
 /// A download that is whole.
@@ -252,17 +202,9 @@ fn keep(new: New, address: &Address, cache: Option<&Path>) -> Result<Archive, Er
 
 fn worth_another_try(error: &Error) -> bool {
     match error {
-        Error::Status(status) => matches!(status, 408 | 425 | 429 | 500..=599),
+        Error::Status(status) => http::is_passing_status(*status),
         Error::Body(_) => true,
-        Error::Transport(error) => match &**error {
-            // A certificate that is not trusted will not be trusted in a moment.
-            ureq::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
-            ureq::Error::Timeout(_)
-            | ureq::Error::HostNotFound
-            | ureq::Error::ConnectionFailed
-            | ureq::Error::Protocol(_) => true,
-            _ => false,
-        },
+        Error::Transport(error) => http::is_passing(error),
         _ => false,
     }
 }
@@ -277,22 +219,6 @@ fn wait(pause: Duration, cancel: &CancellationToken) -> Result<(), Error> {
         std::thread::sleep(left.min(LOOK));
     }
     Err(Error::Cancelled)
-}
-
-/// Up to half of `pause`, so that those who failed together do not come back together.
-fn jitter(pause: Duration) -> Duration {
-    let mut byte = [0_u8; 1];
-    // Without random numbers there is no jitter, and nothing else is lost.
-    rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::NONBLOCK).ok();
-    pause * u32::from(byte[0]) / 512
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").ok();
-        text
-    })
 }
 
 // --- The cache: one file an archive, named by its digest -----------------------------------------------------
@@ -373,7 +299,7 @@ impl Drop for NewFile {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
-    use std::sync::mpsc;
+    use std::sync::{Arc, mpsc};
 
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -533,7 +459,10 @@ mod tests {
         assert!(matches!(get(&address, &trusting, dir.path()), Err(Error::Transport(_))));
         assert_eq!(asked.try_iter().count(), 0, "was led from https to http");
         let refused = get(&address, &StepSources::default(), dir.path());
-        assert!(matches!(refused, Err(Error::Transport(_) | Error::NoRoots)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(Error::Transport(_) | Error::Client(http::Error::NoRoots))),
+            "{refused:?}"
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::registry::{PASSWORD, Registry, USER, names};
 const SECRET: &str = "geheim-0815-geheim";
 
 /// An internal step, indented to stand below `steps:` of a pipeline.
-fn step(name: &str, properties: &[(&str, &str)]) -> String {
+pub(crate) fn step(name: &str, properties: &[(&str, &str)]) -> String {
     let mut yaml = format!("    - internal/{name}:\n");
     for (key, value) in properties {
         yaml.push_str(&format!("        {key}: '{}'\n", value.replace('\'', "''")));
@@ -20,11 +20,11 @@ fn step(name: &str, properties: &[(&str, &str)]) -> String {
     yaml
 }
 
-fn job(steps: &[String]) -> Job {
+pub(crate) fn job(steps: &[String]) -> Job {
     Job::new(format!("box: {SH}\nbuild:\n  steps:\n{}", steps.concat()))
 }
 
-fn passed(ran: &Ran) {
+pub(crate) fn passed(ran: &Ran) {
     assert!(ran.outcome().passed, "{:#?}", ran.events);
 }
 

@@ -12,6 +12,7 @@ mod caches;
 mod checkpoints;
 mod contract;
 mod corpus;
+mod ecr;
 mod ends;
 mod fuzz;
 mod host;
