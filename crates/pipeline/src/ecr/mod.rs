@@ -124,7 +124,7 @@ fn account(option: &dyn Fn(&str) -> Option<String>) -> Result<Option<String>, Er
     let account = given(option, "aws-registry-id");
     match account {
         Some(text) if !is_account(&text) => {
-            Err(Error::Malformed { name: "aws-registry-id", want: "the 12 digits of an account" })
+            Err(Error::Malformed { name: "aws-registry-id", want: "the 12 digits of an account, in quotes" })
         }
         account => Ok(account),
     }

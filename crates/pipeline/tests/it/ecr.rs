@@ -192,7 +192,7 @@ async fn keys_of_amazon_become_a_password() {
     );
     let service = options.replace("  ", "    ");
     let yaml = format!(
-        "box:\n  id: me/ecr\n  tag: one\n{options}services:\n  - id: me/ecr\n    tag: two\n    name: other\n    cmd: sleep 60\n{service}build:\n  steps:\n{}",
+        "box:\n  id: me/ecr\n  tag: one\n{options}services:\n  - id: me/ecr\n    tag: two\n    name: other\n    cmd: httpd -f -p 7000\n{service}build:\n  steps:\n{}",
         script("a", "echo ok")
     );
     let ran = with_keys(Job::new(yaml), &amazon, SECRET).run(&engine).await;
