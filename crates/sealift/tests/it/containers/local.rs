@@ -314,15 +314,17 @@ fn a_second_signal_ends_a_run_at_once_and_still_leaves_nothing() {
 
 #[test]
 fn artifacts_of_a_passed_run_are_copied() {
-    let Some(here) =
-        Here::new("build:\n  steps:\n    - script:\n        code: echo made > $WERCKER_OUTPUT_DIR/file\n")
-    else {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - script:\n        code: cd $WERCKER_OUTPUT_DIR; mkfifo pipe; ln -s file link; echo made > file\n",
+    ) else {
         return;
     };
     let out = here.dir.path().join("out");
     let (code, text) = here.run(&["--artifacts", "../out"]);
     assert_eq!(code, 0, "{text}");
-    assert_eq!(std::fs::read_to_string(out.join("file")).unwrap(), "made\n");
+    assert_eq!(std::fs::read_to_string(out.join("link")).unwrap(), "made\n");
+    // Nobody waits for one who writes to it.
+    assert!(out.join("pipe").symlink_metadata().is_err());
     let (code, text) = here.run(&["--artifacts", "../out"]);
     assert!(code == 4 && text.contains("is there already"), "{text}");
     assert!(Path::new(&out).is_dir());
