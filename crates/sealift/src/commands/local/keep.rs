@@ -56,6 +56,23 @@ fn forget(builds: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// The paths that appear while artifacts are copied to a directory that is not there yet. They are no part of the
+/// source, though they may lie in it.
+pub(super) fn appears(artifacts: &Path) -> Result<Vec<PathBuf>, Error> {
+    let io = |source| Error::Io { action: "find", path: artifacts.to_owned(), source };
+    let whole = std::path::absolute(artifacts).map_err(io)?;
+    let missing = |path: &&Path| !path.try_exists().unwrap_or(true);
+    let highest = whole.ancestors().take_while(missing).last().unwrap_or(&whole);
+    Ok(vec![highest.to_owned(), part(highest)])
+}
+
+/// Where a directory grows before it is there.
+fn part(dir: &Path) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    dir.with_file_name(name)
+}
+
 pub(super) fn must_be_new(artifacts: &Path) -> Result<(), Error> {
     if artifacts.try_exists().unwrap_or(true) {
         return Err(Error::plain(format!("{} is there already; name a new directory", artifacts.display())));
@@ -66,9 +83,7 @@ pub(super) fn must_be_new(artifacts: &Path) -> Result<(), Error> {
 /// Whole or not there: a copy that breaks off does not look like one that has not.
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     let io = |action| move |source| Error::Io { action, path: to.to_owned(), source };
-    let mut name = to.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = to.with_file_name(name);
+    let part = part(to);
     match std::fs::remove_dir_all(&part) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("make")(error)),
         _ => {}

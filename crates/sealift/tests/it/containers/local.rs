@@ -330,6 +330,27 @@ fn artifacts_of_a_passed_run_are_copied() {
     assert!(Path::new(&out).is_dir());
 }
 
+#[test]
+fn artifacts_in_the_project_do_not_hold_themselves() {
+    // Nothing is put into the output directory, so the source is the output.
+    let Some(here) = Here::new("build:\n  steps:\n    - script:\n        code: echo made > new\n") else {
+        return;
+    };
+    for to in ["out", "deep/er/out"] {
+        let (code, text) = here.run(&["--artifacts", to]);
+        assert_eq!(code, 0, "{text}");
+        let out = here.project().join(to);
+        let mut names: Vec<_> = std::fs::read_dir(&out)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert!(names.contains(&"new".to_owned()) && names.contains(&"wercker.yml".to_owned()), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with("deep") || name.ends_with(".part")), "{names:?}");
+        assert!(out.join("out").symlink_metadata().is_err() || to != "out");
+    }
+}
+
 const WORKFLOW: &str = "\
 sealift: 1
 test:
