@@ -13,6 +13,13 @@ use crate::spec::RunSpec;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Env(Vec<(String, String)>);
 
+impl From<Vec<(String, String)>> for Env {
+    /// Of names that differ.
+    fn from(entries: Vec<(String, String)>) -> Env {
+        Env(entries)
+    }
+}
+
 impl Env {
     pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
         let value = value.into();

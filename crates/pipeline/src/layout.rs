@@ -64,9 +64,8 @@ pub(crate) fn lay_out(spec: &RunSpec, ignore_file: Option<&str>, views: bool) ->
         open_to_all(&pipeline.join(name))?;
     }
     std::fs::create_dir_all(&control)?;
-    for name in pipes::NAMES.iter().chain([&REPORT]) {
-        pipes::make(&control.join(name))?;
-    }
+    pipes::make_all(&control)?;
+    pipes::make(&control.join(REPORT))?;
     std::fs::set_permissions(&control, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     let source = match &spec.source {
         Source::Own(dir) | Source::Direct(dir) => dir.canonicalize()?,
@@ -124,11 +123,11 @@ fn left_out(
         let parent = || Some(dir.parent()?.canonicalize().ok()?.join(dir.file_name()?));
         dir.canonicalize().ok().or_else(parent)
     }));
-    let patterns = match &spec.source {
-        Source::Copy(_) => std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore"))).ok(),
-        _ => None,
+    let ignore = match &spec.source {
+        Source::Copy(_) => source::Ignore::read(from, Path::new(ignore_file.unwrap_or(".werckerignore"))),
+        _ => source::Ignore::default(),
     };
-    Ok((without, source::Ignore::parse(&patterns.unwrap_or_default())))
+    Ok((without, ignore))
 }
 
 /// Removes the working directory of a run or of a workflow, the views of sources first.

@@ -16,6 +16,7 @@ pub mod env_file;
 mod glob;
 pub mod import;
 mod internal;
+mod interrupts;
 mod junit;
 mod layout;
 mod leftovers;
@@ -42,6 +43,7 @@ pub use checkpoint::{
     Checkpoint, Error as CheckpointError, list as checkpoints, name_of_failure, remove as remove_checkpoint,
 };
 pub use engine::{Engine, EngineOptions, Error as EngineError, Interactive, Resizer};
+pub use interrupts::Interrupts;
 pub use layout::remove_work_dir;
 pub use leftovers::{Leftovers, remove_leftovers};
 pub use lenient::Error as AnswerError;
@@ -49,10 +51,10 @@ pub use mask::Error as MaskError;
 pub use podman::{Error as PodmanError, stop_service};
 pub use pull::Error as PullError;
 pub use registry::{Error as RegistryError, auth_file_places};
-pub use run::{Error, Preview, StepPreview, UnknownStep, execute, preview};
+pub use run::{Error, Preview, SelectionError, StepPreview, execute, preview};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
-pub use source::Ignore;
+pub use source::{Ignore, copy_tree};
 pub use spec::{Git, Outcome, RunSpec, Selection, Source, Terminal, Tuning};
 pub use workflow::{
     Approver, Decision, Error as WorkflowError, Groups, NodeEnd, NodeEvent, NodeOutcome, WorkflowOutcome,

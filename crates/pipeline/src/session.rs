@@ -9,6 +9,8 @@
 //! The supervisor reads the same input as the shell, whenever there is no shell; it does what stands behind the nonce
 //! and skips all else, which a shell that is gone has left unread. If it is killed, the box ends with its code.
 //!
+//! A shell that ends by itself leaves what it exported behind, so that the next one begins with that.
+//!
 //! Guarantees: a step's end is told once; its output is told first and whole; the memory used does not depend on
 //! how much a step writes; a step is left alone no longer than its limits.
 //!
@@ -18,6 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use sealift_model::diagnostic::chain;
 use sealift_model::{EventKind, Stream};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -26,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::{self, Attached, Engine};
 use crate::lines::{LineReader, Mark, Piece};
-use crate::pipes::Pipes;
+use crate::pipes::{LEFT, Pipes};
 use crate::shell;
 
 /// Where the control directory is mounted in the container, read-only: the steps' scripts and the fifo.
@@ -92,18 +95,26 @@ done
 )
 exit $?
 "#;
-const DEFAULT_SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec /bin/sh";
+/// Prints what the shell exports, as [`variables`] reads it.
+/// Found whatever the step made of PATH, and without ending a shell under `set -e`.
+const ENV: &str = "command -p env -0 || command env -0 || command -p env || command env || :";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    #[error("the box does not start: it needs a /bin/sh, which the image may lack")]
+    NoShell(#[source] engine::Error),
     #[error("the pipes to the box cannot be opened")]
     Pipes(#[source] std::io::Error),
     #[error("the shell does not take its commands")]
     Write(#[source] std::io::Error),
     #[error("the box has ended, or does not answer")]
     Gone,
+    #[error(
+        "the shell cannot tell what it exports: the box has no `env`, or more is exported than a program can be given"
+    )]
+    Exports,
     #[error("no random numbers for the session")]
     Random(#[source] std::io::Error),
 }
@@ -122,8 +133,8 @@ pub(crate) struct Limits {
 /// How a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StepEnd {
-    /// With this code; the shell goes on or not.
-    Code { code: i32, shell_lives: bool },
+    /// With this code. There is a shell or not.
+    Code(i32),
     /// It was silent or busy for too long; it is still there.
     TimedOut { silent: bool },
     /// It is still there.
@@ -152,6 +163,8 @@ pub(crate) struct Session {
     pipes: Pipes,
     readers: [LineReader; 2],
     state: State,
+    /// What the shell exported that has ended by itself; none if it could not say so, or if there is another.
+    left: Option<Vec<(String, String)>>,
 }
 
 /// What the box says next.
@@ -166,7 +179,7 @@ enum Heard {
 pub(crate) fn command(shell: &[String]) -> (Vec<String>, Vec<String>) {
     let mut command = ["-c", SUPERVISOR, "sealift"].map(str::to_owned).to_vec();
     if shell.is_empty() {
-        command.extend(["/bin/sh", "-c", DEFAULT_SHELL].map(str::to_owned));
+        command.extend(["/bin/sh", "-c", shell::BEST].map(str::to_owned));
     } else {
         command.extend(shell.iter().cloned());
     }
@@ -183,12 +196,17 @@ impl Session {
         root: bool,
     ) -> Result<Session, Error> {
         let pipes = Pipes::open(control).map_err(Error::Pipes)?;
-        let shell = engine.attach(container).await?;
-        engine.start(container).await?;
+        // Engines say it in many words, which differ; some when they prepare the box, others when they start it.
+        let failed = |error: engine::Error| {
+            if chain(&error).contains("/bin/sh") { Error::NoShell(error) } else { Error::Engine(error) }
+        };
+        let shell = engine.attach(container).await.map_err(failed)?;
+        engine.start(container).await.map_err(failed)?;
         let nonce = nonce()?;
         let readers = [LineReader::new(&nonce), LineReader::new(&nonce)];
         let (engine, container, state) = (engine.clone(), container.to_owned(), State::Waiting);
-        let mut session = Session { engine, container, root, nonce, shell, pipes, readers, state };
+        let left = None;
+        let mut session = Session { engine, container, root, nonce, shell, pipes, readers, state, left };
         session.write(&format!("{}\n", session.nonce)).await?;
         Ok(session)
     }
@@ -196,6 +214,11 @@ impl Session {
     /// Whether a step can be run; if not, [`Session::shell`] makes it so.
     pub(crate) fn has_shell(&self) -> bool {
         self.state == State::Shell
+    }
+
+    /// Whether anybody can tell what was exported.
+    pub(crate) fn knows_exports(&self) -> bool {
+        self.has_shell() || self.left.is_some()
     }
 
     /// Starts a shell with `env` exported.
@@ -230,7 +253,10 @@ impl Session {
             greeting.push_str(&format!("export {name}={}\n", shell::quote(value)));
         }
         greeting.push_str(&format!(". {CONTROL}/init.sh\n"));
+        // A trap of a step takes its place, and then nobody tells what was exported.
+        greeting.push_str(&format!("trap '{{ {ENV}; }} 2>/dev/null >{CONTROL}/{LEFT}' EXIT\n"));
         self.state = State::Lost;
+        self.left = None;
         self.write(&greeting).await?;
         self.ready(CHANGE).await?;
         self.state = State::Shell;
@@ -294,21 +320,31 @@ impl Session {
         self.skip(limit, |mark| mark == Mark::Ready).await
     }
 
-    /// What the shell exports now.
-    pub(crate) async fn environment(&mut self) -> Result<Vec<(String, String)>, Error> {
+    /// What the shell exports now, or did when it ended; none if there is nobody to tell.
+    pub(crate) async fn environment(&mut self) -> Result<Option<Vec<(String, String)>>, Error> {
+        if !self.has_shell() {
+            return Ok(self.left.clone());
+        }
         // Processes that a step left behind may write in between, so what counts stands between two words of ours.
         let word = nonce()?;
         let commands = format!(
-            "{{ printf '\\n%s\\0' {word}; command env -0 || command env; printf '%s\\n' {word}; }} 2>/dev/null\n\
+            "{{ printf '\\n%s\\0' {word}; {ENV}; printf '%s\\n' {word}; }} 2>/dev/null\n\
              command echo 'end {ENVIRONMENT} 0' >{CONTROL}/{REPORT} 2>/dev/null\n"
         );
         self.state = State::Lost;
         self.write(&commands).await?;
-        let wanted = |mark| matches!(mark, Mark::End { step: ENVIRONMENT, .. });
-        let text = self.collect(CHANGE, wanted).await?;
+        let wanted = |mark| matches!(mark, Mark::End { step: ENVIRONMENT, .. } | Mark::Exit { .. });
+        let (text, mark) = self.collect(CHANGE, wanted).await?;
+        if matches!(mark, Mark::Exit { .. }) {
+            // Something that a step has left behind has killed it.
+            self.state = State::Waiting;
+            return Ok(None);
+        }
         self.state = State::Shell;
         let between = text.split_once(&word).and_then(|(_, rest)| rest.rsplit_once(&word));
-        Ok(variables(between.map_or("", |(between, _)| between)))
+        let found = variables(between.map_or("", |(between, _)| between));
+        // Not even a PATH: nobody has told.
+        if found.is_empty() { Err(Error::Exports) } else { Ok(Some(found)) }
     }
 
     /// Reads both streams up to a mark. What comes before it belongs to no step any more.
@@ -316,17 +352,26 @@ impl Session {
         self.collect(limit, wanted).await.map(drop)
     }
 
-    /// Reads both streams up to a mark; what came on standard output before it, [`COLLECTED`] bytes at most.
-    async fn collect(&mut self, limit: Duration, wanted: impl Fn(Mark) -> bool) -> Result<String, Error> {
+    /// Reads both streams up to a mark; what came on standard output before it, [`COLLECTED`] bytes at most, and the
+    /// mark.
+    async fn collect(
+        &mut self,
+        limit: Duration,
+        wanted: impl Fn(Mark) -> bool,
+    ) -> Result<(String, Mark), Error> {
         let read = async {
-            let mut seen = [false; 2];
+            let mut seen: [Option<Mark>; 2] = [None, None];
             let mut pieces = Vec::new();
             let mut collected = String::new();
-            while seen != [true; 2] {
+            loop {
+                if let [Some(mark), Some(_)] = seen {
+                    return Ok((collected, mark));
+                }
                 let Heard::Pieces(index) = self.hear(&mut pieces).await else { return Err(Error::Gone) };
                 for piece in pieces.drain(..) {
                     match piece {
-                        Piece::Mark(mark) => seen[index] |= wanted(mark),
+                        Piece::Mark(mark) if wanted(mark) => seen[index] = Some(mark),
+                        Piece::Mark(_) => {}
                         Piece::Text { text, partial } if index == 0 && collected.len() < COLLECTED => {
                             collected.push_str(&text);
                             collected.push_str(if partial { "" } else { "\n" });
@@ -335,7 +380,6 @@ impl Session {
                     }
                 }
             }
-            Ok(collected)
         };
         timeout(limit, read).await.unwrap_or(Err(Error::Gone))
     }
@@ -352,6 +396,10 @@ impl Session {
         self.state = State::Lost;
         let (end, state) = self.run(step, script, limits, cancel, events).await?;
         self.state = state;
+        let left = self.pipes.take_left().unwrap_or_default();
+        if state == State::Waiting && !left.is_empty() {
+            self.left = Some(variables(&String::from_utf8_lossy(&left))).filter(|left| !left.is_empty());
+        }
         Ok(end)
     }
 
@@ -437,11 +485,11 @@ impl Session {
                 let code = i32::try_from(state.exit_code).unwrap_or(-1);
                 // A supervisor that went away has not passed anything, whatever code it had.
                 let code = if code == 0 { -1 } else { code };
-                return Ok((StepEnd::Code { code, shell_lives: false }, State::Lost));
+                return Ok((StepEnd::Code(code), State::Lost));
             }
             if Instant::now() > deadline {
                 written?;
-                return Ok((StepEnd::Code { code: -1, shell_lives: false }, State::Lost));
+                return Ok((StepEnd::Code(-1), State::Lost));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -508,12 +556,12 @@ fn end_of(out: Mark, err: Mark) -> (StepEnd, State) {
     let code = match (out, err) {
         // If the shell died right behind the step's end, the step had ended.
         (Mark::End { code, .. }, Mark::End { .. }) => {
-            return (StepEnd::Code { code, shell_lives: true }, State::Shell);
+            return (StepEnd::Code(code), State::Shell);
         }
         (Mark::End { code, .. }, _) | (_, Mark::End { code, .. }) | (Mark::Exit { code }, _) => code,
         (Mark::Ready, _) => -1,
     };
-    (StepEnd::Code { code, shell_lives: false }, State::Waiting)
+    (StepEnd::Code(code), State::Waiting)
 }
 
 /// 128 bits as 32 hex digits.

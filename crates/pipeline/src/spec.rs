@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealift_model::StepResult;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::CacheSpec;
 use crate::checkpoint::Checkpoint;
 use crate::engine::Interactive;
+use crate::interrupts::Interrupts;
 
 use crate::config::Settings;
 
@@ -169,8 +169,8 @@ pub struct RunSpec {
     /// Ends the steps, and with them the run, but for its after-steps. The token that the run is started with ends
     /// those as well.
     pub stop: Option<CancellationToken>,
-    /// Ends an `internal/watch`, and the run goes on.
-    pub interrupt: Option<Arc<Notify>>,
+    /// Where an `internal/watch` waits for an interrupt, which ends it and not the run.
+    pub interrupts: Arc<Interrupts>,
 }
 
 impl fmt::Debug for RunSpec {

@@ -186,6 +186,14 @@ pub struct Approval {
     pub question: Option<String>,
 }
 
+impl Approval {
+    /// What is asked before `node` runs.
+    #[must_use]
+    pub fn asks(&self, node: &str) -> String {
+        self.question.clone().unwrap_or_else(|| format!("Run {node}?"))
+    }
+}
+
 /// One at a time within a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Concurrency {

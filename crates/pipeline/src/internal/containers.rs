@@ -52,7 +52,11 @@ pub(super) async fn run(properties: &Properties<'_>, context: &Context<'_>) -> R
         host.port_bindings = Some(publishing.bindings);
         exposed = Some(publishing.exposed);
     } else if !ports.is_empty() {
-        context.warn(format!("the ports of {alias} are not published: the run does not allow it")).await;
+        context
+            .warn(format!(
+                "the ports of {alias} are not published: the run does not allow it (`--expose-ports` does)"
+            ))
+            .await;
     }
     let endpoint = EndpointSettings { aliases: Some(vec![alias.clone()]), ..EndpointSettings::default() };
     let body = ContainerCreateBody {

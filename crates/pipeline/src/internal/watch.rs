@@ -19,6 +19,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use sealift_model::Stream;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::properties::Properties;
 use super::{Context, Error};
@@ -26,6 +27,7 @@ use crate::lines::{LineReader, Piece};
 use crate::pull::Tell;
 use crate::shell;
 use crate::source::Ignore;
+use crate::spec::Source;
 
 /// How long it must be quiet after a change, and how long that is waited for.
 const QUIET: Duration = Duration::from_millis(300);
@@ -48,7 +50,13 @@ pub(super) async fn watch(properties: &Properties<'_>, context: &Context<'_>) ->
     let code = properties.option("code").unwrap_or_default();
     let reload = properties.flag("reload");
     let failed = context.files("cannot watch the source");
+    let interrupted = context.spec.interrupts.take();
+    let _no_more = interrupted.clone().drop_guard();
     let mut tree = if reload { Some(Tree::of(&context.layout.source).map_err(&failed)?) } else { None };
+    if reload && matches!(context.spec.source, Source::Copy(_)) {
+        let own = "for changes of your own files run with `--direct`";
+        context.say(format!("watching the box's own view of the source; {own}")).await;
+    }
     if tree.as_ref().is_some_and(|tree| tree.full) {
         context
             .warn(format!("more than {DIRECTORIES} directories: changes in the others are not seen"))
@@ -56,7 +64,7 @@ pub(super) async fn watch(properties: &Properties<'_>, context: &Context<'_>) ->
     }
     loop {
         let mark = mark().map_err(&failed)?;
-        let turn = turn(&code, &mark, tree.as_mut(), context).await?;
+        let turn = turn(&code, &mark, tree.as_mut(), &interrupted, context).await?;
         end_all(&mark, context).await?;
         match turn {
             Turn::Ended | Turn::Interrupted => return Ok(()),
@@ -70,6 +78,7 @@ async fn turn(
     code: &str,
     mark: &str,
     mut tree: Option<&mut Tree>,
+    interrupted: &CancellationToken,
     context: &Context<'_>,
 ) -> Result<Turn, Error> {
     let dir = context.env.get("WERCKER_SOURCE_DIR").unwrap_or("/");
@@ -101,7 +110,7 @@ async fn turn(
                 finish(&mut readers, context).await;
                 return Ok(Turn::Changed(path));
             }
-            () = interrupted(context) => {
+            () = interrupted.cancelled() => {
                 finish(&mut readers, context).await;
                 return Ok(Turn::Interrupted);
             }
@@ -114,13 +123,6 @@ fn mark() -> io::Result<String> {
     let mut bytes = [0_u8; 16];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-async fn interrupted(context: &Context<'_>) {
-    match &context.spec.interrupt {
-        Some(interrupt) => interrupt.notified().await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn show(readers: &mut [LineReader; 2], piece: &LogOutput, context: &Context<'_>) {
@@ -182,20 +184,15 @@ struct Tree {
 
 impl Tree {
     fn of(root: &Path) -> io::Result<Tree> {
-        let ignore = std::fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
+        let ignore = Ignore::read(root, Path::new(".gitignore"));
         let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         #[expect(
             deprecated,
             reason = "an owned descriptor, which nobody else closes, is what it is safe with"
         )]
         let queue = AsyncFd::new(queue)?;
-        let mut tree = Tree {
-            root: root.to_owned(),
-            ignore: Ignore::parse(&ignore),
-            queue,
-            directories: HashMap::new(),
-            full: false,
-        };
+        let mut tree =
+            Tree { root: root.to_owned(), ignore, queue, directories: HashMap::new(), full: false };
         tree.add(PathBuf::new())?;
         Ok(tree)
     }

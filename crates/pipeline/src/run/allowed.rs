@@ -103,7 +103,7 @@ impl Run {
         if !self.spec.allow_docker {
             let message = format!(
                 "pipeline {} wants this machine's container engine for itself (`docker: true`), which gives it the \
-                 whole machine; the run does not allow it",
+                 whole machine; the run does not allow it (`--allow-docker` does)",
                 pipeline.name
             );
             return Err(Error::Unusable { message });
@@ -136,7 +136,10 @@ impl Run {
         let volumes = volumes.split([',', ' ', '\n']).filter(|volume| !volume.is_empty());
         for volume in volumes {
             if !self.spec.enable_volumes {
-                self.warn(format!("the volume {volume} is not mounted: the run does not allow it")).await;
+                self.warn(format!(
+                    "the volume {volume} is not mounted: the run does not allow it (`--enable-volumes` does)"
+                ))
+                .await;
                 continue;
             }
             let (from, to) = volume.split_once(':').unwrap_or((volume, volume));

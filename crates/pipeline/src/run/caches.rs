@@ -97,10 +97,11 @@ impl Run {
             });
             match take.await.map_err(Error::Task).and_then(|taken| taken) {
                 Ok((used, found)) => {
-                    let found =
-                        found.map(|name| name.split_once(' ').map_or(name.clone(), |(_, n)| n.to_owned()));
-                    if let Some(found) = found {
-                        self.note(format!("{title} taken from {found}")).await;
+                    if let Some(name) = found {
+                        // Outside of git it is of no branch.
+                        let of = name.split_once(' ').map_or(name.as_str(), |(_, of)| of);
+                        let of = if of.is_empty() { "an earlier run" } else { of };
+                        self.note(format!("{title} taken from {of}")).await;
                     }
                     self.caches.push(used);
                 }

@@ -1,33 +1,33 @@
 //! What is left of a step that failed: a shell for a person in its box, and its state for another run.
 //!
-//! Guarantees: the box is as the step left it, and the variables are those that the step began with; after-steps and
-//! the clean-up come when the person has left.
+//! Guarantees: the box is as the step left it, and the shell has the variables and the directory in which the step
+//! ended, or those that it began with where it cannot tell (it was killed, it is still there, it has a trap of its own for
+//! the shell's end); after-steps and the clean-up come when the person has left.
 //!
 //! It must not know where the person's terminal is.
 
+use super::steps::exported;
 use super::{Run, Scene, chain};
 use crate::checkpoint::{self, Moment};
-use crate::env::Env;
 use crate::pull::Tell as _;
 use crate::session::Session;
 use crate::shell;
 
-const SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec /bin/sh";
-
 impl Run {
     /// Notes what the shell exports, before a step may take it along.
-    pub(super) async fn remember(&mut self, env: &Env, session: &mut Session) {
-        if !self.spec.shell_on_failure && !self.spec.checkpoint_on_failure {
+    pub(super) async fn remember(&mut self, session: &mut Session) {
+        if !session.knows_exports() {
             return;
         }
-        let mut exported = env.clone();
-        if session.has_shell() {
-            match session.environment().await {
-                Ok(found) => found.into_iter().for_each(|(name, value)| exported.set(&name, value)),
-                Err(error) => tracing::debug!(%error, "cannot read the shell's variables"),
+        match exported(&self.exported, session).await {
+            Ok(exported) => self.exported = exported,
+            Err(error) if !self.exported_unknown => {
+                self.exported_unknown = true;
+                let lost = "a step that ends its shell takes what was exported along";
+                self.warn(format!("{}; {lost}", chain(&error))).await;
             }
+            Err(_) => {}
         }
-        self.exported = exported;
     }
 
     /// Keeps the state before the step that failed, as far as it can be told from what that step did.
@@ -71,7 +71,7 @@ impl Run {
     }
 
     /// Lets whoever started the run look around, if that is wanted.
-    pub(super) async fn shell_where_it_failed(&self, scene: &Scene, step: &str) {
+    pub(super) async fn shell_where_it_failed(&self, scene: &Scene, session: &mut Session, step: &str) {
         let Some(terminal) = self.spec.terminal.as_ref().filter(|_| self.spec.shell_on_failure) else {
             return;
         };
@@ -79,13 +79,17 @@ impl Run {
             return;
         }
         self.note(format!("step {step} failed: here is a shell in its box, which ends with `exit`")).await;
-        let dir = self.exported.get("WERCKER_SOURCE_DIR").unwrap_or("/");
-        let command =
-            ["/bin/sh".to_owned(), "-c".to_owned(), format!("cd {} 2>/dev/null; {SHELL}", shell::quote(dir))];
-        let env = self.exported.entries();
+        let env = exported(&self.exported, session).await.unwrap_or_else(|_| self.exported.clone());
+        let dir = env.get("PWD").or_else(|| env.get("WERCKER_SOURCE_DIR")).unwrap_or("/");
+        let command = [
+            "/bin/sh".to_owned(),
+            "-c".to_owned(),
+            format!("cd {} 2>/dev/null; {}", shell::quote(dir), shell::BEST),
+        ];
         let attached = async {
             let opened =
-                self.engine.interactive(&scene.container, &command, None, env, terminal.size()).await;
+                self.engine.interactive(&scene.container, &command, None, env.entries(), terminal.size());
+            let opened = opened.await;
             let shell = opened.map_err(|error| chain(&error))?;
             terminal.attach(shell).await.map_err(|error| error.to_string())
         };

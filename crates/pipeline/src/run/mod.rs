@@ -43,12 +43,12 @@ use crate::service;
 use crate::session::{self, Limits, Session};
 use crate::source;
 use crate::spec::Outcome;
-use crate::spec::{RunSpec, Selection, Source};
+use crate::spec::{RunSpec, Source};
 use crate::steps::{self as step, Preparation, Prepared};
 
 use self::attempt::Ended;
 use self::plan::Plan;
-pub use self::plan::UnknownStep;
+pub use self::plan::SelectionError;
 pub(crate) use allowed::{Leave, Publishing};
 pub use preview::{Preview, StepPreview, preview};
 
@@ -86,9 +86,7 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
     #[error(transparent)]
-    Selection(#[from] plan::UnknownStep),
-    #[error("nothing is left to run: what was selected leaves out every step")]
-    NothingSelected,
+    Selection(#[from] SelectionError),
     #[error(
         "pipeline {pipeline} wants {}, and was not given it; `sealift run` takes it by `--secret NAME`, from its environment, or by `--secrets-file`; \
          a server keeps it with `sealift secret set NAME`",
@@ -155,6 +153,7 @@ pub async fn execute(
         missing,
         plans: Vec::new(),
         exported: Env::default(),
+        exported_unknown: false,
         steps: Vec::new(),
         warnings,
         caches: Vec::new(),
@@ -198,8 +197,10 @@ struct Run {
     missing: Vec<String>,
     /// What holds for each step, after-steps behind the others.
     plans: Vec<Plan>,
-    /// What the shell exported before the step that goes on, if somebody will want to look around where it fails.
+    /// What the shell exported before the step that goes on, as far as it is known.
     exported: Env,
+    /// It was said that the shell cannot tell.
+    exported_unknown: bool,
     /// Those of the attempt that goes on.
     steps: Vec<StepResult>,
     /// To be told once it has begun.
@@ -259,10 +260,6 @@ impl Run {
             return Err(Error::NoSecret { pipeline: name, names: self.missing.clone() });
         }
         self.plans = plan::plan(&main, &after, &self.spec.selection, &plan::facts(&self.spec))?;
-        let selected = self.spec.selection != Selection::default();
-        if selected && self.plans.iter().all(|plan| plan.skip.is_some()) {
-            return Err(Error::NothingSelected);
-        }
         if let Some(reason) = self.left_out(&main, &after).await {
             return Ok(Ended::LeftOut(reason));
         }

@@ -11,13 +11,14 @@ use crate::config::when::{Facts, When};
 use crate::config::{StepConfig, StepSettings};
 use crate::spec::{RunSpec, Selection};
 
-/// A step was asked for that the pipeline has not got.
+/// Steps were asked for in a way that cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no step `{wanted}`{help}")]
-pub struct UnknownStep {
-    pub wanted: String,
-    /// What is there instead.
-    pub help: String,
+pub enum SelectionError {
+    /// The pipeline has no such step; `help` says what is there instead.
+    #[error("there is no step `{wanted}`{help}")]
+    Unknown { wanted: String, help: String },
+    #[error("nothing is left to run: what was selected leaves out every step")]
+    Nothing,
 }
 
 /// What holds for one step.
@@ -61,7 +62,7 @@ pub(super) fn plan(
     after: &[StepConfig],
     selection: &Selection,
     facts: &Facts<'_>,
-) -> Result<Vec<Plan>, UnknownStep> {
+) -> Result<Vec<Plan>, SelectionError> {
     let all: Vec<&StepConfig> = main.iter().chain(after).collect();
     let found = |wanted: &String| found(&all, wanted);
     let only = selection.only.iter().map(found).collect::<Result<Vec<_>, _>>()?.concat();
@@ -78,11 +79,16 @@ pub(super) fn plan(
         };
         Plan { settings: (*step.settings).clone(), skip }
     };
-    Ok(all.iter().enumerate().map(plan).collect())
+    let plans: Vec<Plan> = all.iter().enumerate().map(plan).collect();
+    let selected = *selection != Selection::default();
+    if selected && plans.iter().all(|plan| plan.skip.is_some()) {
+        return Err(SelectionError::Nothing);
+    }
+    Ok(plans)
 }
 
 /// The numbers (counted from 0) of the steps that a name or a number (counted from 1) means.
-fn found(all: &[&StepConfig], wanted: &str) -> Result<Vec<usize>, UnknownStep> {
+fn found(all: &[&StepConfig], wanted: &str) -> Result<Vec<usize>, SelectionError> {
     let by = |matches: &dyn Fn(&StepConfig) -> bool| -> Vec<usize> {
         all.iter().enumerate().filter(|(_, step)| matches(step)).map(|(number, _)| number).collect()
     };
@@ -103,7 +109,7 @@ fn found(all: &[&StepConfig], wanted: &str) -> Result<Vec<usize>, UnknownStep> {
         None if known.is_empty() => ": the pipeline has none".to_owned(),
         None => format!("; there is {}", known.join(", ")),
     };
-    Err(UnknownStep { wanted: wanted.to_owned(), help })
+    Err(SelectionError::Unknown { wanted: wanted.to_owned(), help })
 }
 
 /// The secrets that a pipeline is given, under the variables it names, and the names of those that are not there.
@@ -172,6 +178,8 @@ mod tests {
             let from = Selection { from: Some(wanted.into()), ..Selection::default() };
             assert_eq!(runs(from).unwrap_err(), want);
         }
+        let nothing = Selection { only: names(&["1"]), from: Some("2".into()), ..Selection::default() };
+        assert!(runs(nothing).unwrap_err().contains("nothing is left to run"));
     }
 
     #[test]

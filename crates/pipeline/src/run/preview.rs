@@ -2,7 +2,7 @@
 //!
 //! Guarantees: asks nobody, not even the engine; says of each step what the run itself would decide.
 
-use super::plan::{self, UnknownStep};
+use super::plan::{self, SelectionError};
 use super::scene;
 use crate::config::{Config, Pipeline};
 use crate::env;
@@ -34,8 +34,8 @@ pub struct StepPreview {
 /// What a run of `pipeline` with this spec would do.
 ///
 /// # Errors
-/// When a step is selected that the pipeline has not got.
-pub fn preview(config: &Config, pipeline: &Pipeline, spec: &RunSpec) -> Result<Preview, UnknownStep> {
+/// When a step is selected that the pipeline has not got, or nothing is left to run.
+pub fn preview(config: &Config, pipeline: &Pipeline, spec: &RunSpec) -> Result<Preview, SelectionError> {
     let target = spec.deploy_target.as_ref();
     let target = target.and_then(|wanted| pipeline.targets.iter().find(|(name, _)| name == wanted));
     let main = target.map_or(&pipeline.steps, |(_, steps)| steps);

@@ -20,7 +20,7 @@ use crate::config::{StepConfig, StepSettings};
 use crate::env::Env;
 use crate::internal;
 use crate::pull::Tell;
-use crate::session::{CONTROL, Limits, Session, StepEnd};
+use crate::session::{self, CONTROL, Limits, Session, StepEnd};
 use crate::source;
 use crate::steps::{Content, Prepared};
 
@@ -29,12 +29,11 @@ struct Tried {
     outcome: StepOutcome,
     code: Option<i32>,
     message: Option<String>,
-    shell_lives: bool,
 }
 
 impl Tried {
     fn skipped(message: Option<String>) -> Tried {
-        Tried { outcome: StepOutcome::Skipped, code: None, message, shell_lives: true }
+        Tried { outcome: StepOutcome::Skipped, code: None, message }
     }
 }
 
@@ -67,15 +66,20 @@ impl Run {
         if let Some(checkpoint) = self.spec.resume.clone() {
             main_env = checkpoint.environment(env, &scene.links, &self.spec);
             for plan in self.plans.iter_mut().take(checkpoint.steps.len().min(main.len())) {
-                plan.skip = Some(format!("done before checkpoint {}", checkpoint.name));
+                plan.skip = Some(if checkpoint.name == checkpoint::name_of_failure(self.spec.source.dir()) {
+                    "done by the run that failed".to_owned()
+                } else {
+                    format!("done before checkpoint {}", checkpoint.name)
+                });
             }
         }
-        let mut failed = self.series(scene, &main_env, session, main, 0).await?;
+        self.exported = main_env.clone();
+        let mut failed = self.series(scene, session, main, 0).await?;
         if failed.is_some() {
             self.keep_failure(scene).await;
         }
         if let Some(failure) = &failed {
-            self.shell_where_it_failed(scene, &failure.step).await;
+            self.shell_where_it_failed(scene, session, &failure.step).await;
         }
         let commit = self.spec.commit.clone().filter(|_| failed.is_none() && !self.cancel.is_cancelled());
         if let Some(name) = commit
@@ -96,7 +100,8 @@ impl Run {
         env.set("WERCKER_FAILED_STEP_MESSAGE", message);
         // What the steps left running is not there for the after-steps, as when the reference restarted the box.
         session.clean_shell(env.entries()).await?;
-        self.series(scene, &env, session, after, main.len()).await?;
+        self.exported = env;
+        self.series(scene, session, after, main.len()).await?;
         Ok(ended)
     }
 
@@ -104,7 +109,6 @@ impl Run {
     async fn series(
         &mut self,
         scene: &Scene,
-        env: &Env,
         session: &mut Session,
         steps: &[Prepared],
         first: usize,
@@ -120,8 +124,8 @@ impl Run {
                 self.finish(&step, Tried::skipped(Some(reason)), Instant::now(), false).await;
                 continue;
             }
-            self.remember(env, session).await;
-            let report = self.step(scene, env, session, &step).await?;
+            self.remember(session).await;
+            let report = self.step(scene, session, &step).await?;
             if report.failure.is_some() {
                 return Ok(report.failure);
             }
@@ -129,8 +133,12 @@ impl Run {
                 self.keep(scene, session, name).await;
             }
             if report.lost && number + 1 < first + steps.len() {
-                let lost = "what it and earlier steps exported is lost to the next";
-                self.warn(format!("step {} ended the shell: {lost}", prepared.name)).await;
+                let lost = "what it exported, if anything, is lost to the next";
+                self.warn(format!(
+                    "step {} ended the shell in a way that tells nothing: {lost}",
+                    prepared.name
+                ))
+                .await;
             }
         }
         Ok(None)
@@ -139,27 +147,26 @@ impl Run {
     async fn step(
         &mut self,
         scene: &Scene,
-        env: &Env,
         session: &mut Session,
         step: &Step<'_>,
     ) -> Result<StepReport, Error> {
         let started = Instant::now();
         let Prepared { name, after, .. } = step.prepared.clone();
         self.tell(EventKind::StepStarted { step: step.number, name: name.clone(), after }).await;
-        let result = self.attempts(scene, env, session, step).await;
-        let (tried, restored) = match result {
+        let result = self.attempts(scene, session, step).await;
+        let tried = match result {
             Ok(tried) => tried,
             // The step is told of like any other before the run ends.
             Err(error) => {
                 let message = Some(chain(&error));
-                let tried = Tried { outcome: StepOutcome::Failed, code: None, message, shell_lives: false };
+                let tried = Tried { outcome: StepOutcome::Failed, code: None, message };
                 self.finish(step, tried, started, false).await;
                 return Err(error);
             }
         };
         let passed = tried.outcome == StepOutcome::Passed;
         let soft = !passed && self.is_soft(step, &tried);
-        let lost = passed && !tried.shell_lives || soft && !restored;
+        let lost = (passed || soft) && !session.knows_exports();
         let failure = (!passed && !soft).then(|| Failure {
             step: name,
             message: summary(&tried),
@@ -179,24 +186,18 @@ impl Run {
         ended && covered && !self.cancel.is_cancelled()
     }
 
-    /// All attempts at a step, up to the one that counts, and whether there is a shell again after a failure that
-    /// needs one.
+    /// All attempts at a step, up to the one that counts. After a failure that has something behind it, there is a shell
+    /// with what was exported before.
     async fn attempts(
         &mut self,
         scene: &Scene,
-        env: &Env,
         session: &mut Session,
         step: &Step<'_>,
-    ) -> Result<(Tried, bool), Error> {
+    ) -> Result<Tried, Error> {
         let Step { settings, prepared, .. } = step;
-        // A failure that has something behind it needs the variables from before it.
-        let before = match (&settings.retry, &settings.soft_fail) {
-            (None, None) => None,
-            _ => Some(self.variables(env, session).await),
-        };
         let mut number = 1;
         loop {
-            let tried = self.once(scene, env, session, step).await?;
+            let tried = self.once(scene, session, step).await?;
             let again = settings.retry.as_ref().filter(|retry| {
                 let ended = match tried.outcome {
                     StepOutcome::Failed => retry.on.contains(&RetryOn::Failed),
@@ -207,16 +208,17 @@ impl Run {
             });
             let restores =
                 again.is_some() || (tried.outcome != StepOutcome::Passed && self.is_soft(step, &tried));
-            let before = before.as_ref().filter(|_| restores);
-            if let (Some(before), false) = (before, session.has_shell()) {
+            // What is behind a failure needs the variables from before it.
+            if restores && !session.has_shell() {
+                let before = self.exported.entries();
                 if tried.outcome == StepOutcome::TimedOut {
                     // It is still there.
-                    session.clean_shell(before.entries()).await?;
+                    session.clean_shell(before).await?;
                 } else {
-                    session.shell(before.entries()).await?;
+                    session.shell(before).await?;
                 }
             }
-            let Some(retry) = again else { return Ok((tried, restores)) };
+            let Some(retry) = again else { return Ok(tried) };
             number += 1;
             let (of, delay) = (retry.attempts, retry.delay);
             let pause = if delay.is_zero() { String::new() } else { format!(" in {}", words(delay)) };
@@ -226,24 +228,9 @@ impl Run {
             let cancel = self.cancel.clone();
             tokio::select! {
                 () = sleep(delay) => {}
-                () = cancel.cancelled() => return Ok((self.stopped(), false)),
+                () = cancel.cancelled() => return Ok(self.stopped()),
             }
         }
-    }
-
-    /// What the shell exports, for a shell that has to take its place.
-    async fn variables(&mut self, env: &Env, session: &mut Session) -> Env {
-        let mut variables = env.clone();
-        if session.has_shell() {
-            match session.environment().await {
-                Ok(exported) => exported.into_iter().for_each(|(name, value)| variables.set(&name, value)),
-                Err(error) => {
-                    let text = format!("what the steps have exported cannot be read: {}", chain(&error));
-                    self.warn(text).await;
-                }
-            }
-        }
-        variables
     }
 
     /// The end of a step that something else ended.
@@ -253,21 +240,15 @@ impl Run {
         } else {
             (StepOutcome::TimedOut, self.too_long())
         };
-        Tried { outcome, code: None, message: Some(message), shell_lives: false }
+        Tried { outcome, code: None, message: Some(message) }
     }
 
     /// One attempt at a step.
-    async fn once(
-        &mut self,
-        scene: &Scene,
-        env: &Env,
-        session: &mut Session,
-        step: &Step<'_>,
-    ) -> Result<Tried, Error> {
+    async fn once(&mut self, scene: &Scene, session: &mut Session, step: &Step<'_>) -> Result<Tried, Error> {
         let Step { number, prepared, settings, limits } = step;
         let ended = match &prepared.content {
             Content::Script(script) if settings.env.is_empty() && settings.retry.is_none() => {
-                Ok(self.source(env, session, *number, script, *limits).await?)
+                Ok(self.source(session, *number, script, *limits).await?)
             }
             Content::Script(script) => {
                 let message = format!("/pipeline/{}", prepared.message.display());
@@ -275,42 +256,38 @@ impl Run {
                 let path = scene.layout.control.join(&file);
                 let text = own::surround(script, &message, &settings.env);
                 fs::write(&path, text).map_err(|source| Error::Files { path, source })?;
-                Ok(self.source(env, session, *number, &format!("{CONTROL}/{file}"), *limits).await?)
+                Ok(self.source(session, *number, &format!("{CONTROL}/{file}"), *limits).await?)
             }
-            Content::Internal(config) => self.internal(scene, env, session, step, config).await,
+            Content::Internal(config) => self.internal(scene, session, step, config).await,
         };
         let written = source::read_message(&scene.layout.pipeline, &prepared.message);
-        let (outcome, code, message, shell_lives) = match ended {
-            Err(reason) => (StepOutcome::Failed, None, Some(reason), true),
-            Ok(StepEnd::Code { code: 0, shell_lives }) => {
-                (StepOutcome::Passed, Some(0), written, shell_lives)
-            }
-            Ok(StepEnd::Code { code, shell_lives }) => {
-                (StepOutcome::Failed, Some(code), written, shell_lives)
-            }
+        let (outcome, code, message) = match ended {
+            Err(reason) => (StepOutcome::Failed, None, Some(reason)),
+            Ok(StepEnd::Code(0)) => (StepOutcome::Passed, Some(0), written),
+            Ok(StepEnd::Code(code)) => (StepOutcome::Failed, Some(code), written),
             Ok(StepEnd::TimedOut { silent }) => {
                 let message = if silent {
                     format!("stopped: no output for {}", words(limits.silence))
                 } else {
                     format!("stopped: it took longer than {}", words(limits.command))
                 };
-                (StepOutcome::TimedOut, None, Some(message), false)
+                (StepOutcome::TimedOut, None, Some(message))
             }
             Ok(StepEnd::Cancelled) => return Ok(self.stopped()),
         };
-        Ok(Tried { outcome, code, message, shell_lives })
+        Ok(Tried { outcome, code, message })
     }
 
     /// Runs a step's file in the session, starting a shell where there is none.
     async fn source(
         &self,
-        env: &Env,
         session: &mut Session,
         number: usize,
         script: &str,
         limits: Limits,
     ) -> Result<StepEnd, Error> {
         if !session.has_shell() {
+            let env = exported(&self.exported, session).await?;
             session.shell(env.entries()).await?;
         }
         Ok(session.step(number, script, limits, &self.cancel, &self.events).await?)
@@ -320,19 +297,14 @@ impl Run {
     async fn internal(
         &mut self,
         scene: &Scene,
-        env: &Env,
         session: &mut Session,
         step: &Step<'_>,
         config: &StepConfig,
     ) -> Result<StepEnd, String> {
-        let mut env = env.clone();
         // What earlier steps exported counts in the properties.
-        if session.has_shell() {
-            match session.environment().await {
-                Ok(exported) => exported.into_iter().for_each(|(name, value)| env.set(&name, value)),
-                Err(error) => return Err(format!("cannot read the shell's variables: {}", chain(&error))),
-            }
-        }
+        let mut env = exported(&self.exported, session)
+            .await
+            .map_err(|error| format!("cannot read the shell's variables: {}", chain(&error)))?;
         for (name, value) in &step.settings.env {
             let value = env.fill(value);
             env.set(name, value);
@@ -340,10 +312,9 @@ impl Run {
         let prefix = self.container_name(None);
         let context = self.context(scene, &env, step.number, &prefix);
         let limit = if internal::waits_for_people(config) { Duration::MAX } else { step.limits.command };
-        let shell_lives = session.has_shell();
         tokio::select! {
             result = internal::run(config, &context) => {
-                result.map(|()| StepEnd::Code { code: 0, shell_lives }).map_err(|error| chain(&error))
+                result.map(|()| StepEnd::Code(0)).map_err(|error| chain(&error))
             }
             () = self.cancel.cancelled() => Ok(StepEnd::Cancelled),
             () = tokio::time::sleep(limit) => Ok(StepEnd::TimedOut { silent: false }),
@@ -393,10 +364,7 @@ impl Run {
         let Some(dir) = &self.spec.checkpoint_dir else {
             return self.warn(format!("checkpoint {name} is not kept: the run has no place for it")).await;
         };
-        let variables = match session.has_shell() {
-            true => session.environment().await.unwrap_or_default(),
-            false => Vec::new(),
-        };
+        let variables = exported(&self.exported, session).await.unwrap_or_else(|_| self.exported.clone());
         // The step itself is among them.
         let steps = self.steps.iter().map(|step| step.name.clone()).collect();
         let started = Instant::now();
@@ -405,7 +373,7 @@ impl Run {
             container: &scene.container,
             layout: &scene.layout,
             steps,
-            variables,
+            variables: variables.entries().to_vec(),
             trees: true,
         };
         let saved = tokio::select! {
@@ -433,6 +401,11 @@ impl Run {
         self.tell(EventKind::StepFinished { step, name, outcome, exit_code, millis, after, message, soft })
             .await;
     }
+}
+
+/// What the shell exports, or did when it ended; `known` where nobody can tell.
+pub(super) async fn exported(known: &Env, session: &mut Session) -> Result<Env, session::Error> {
+    Ok(session.environment().await?.map_or_else(|| known.clone(), Env::from))
 }
 
 /// What went wrong, for people.

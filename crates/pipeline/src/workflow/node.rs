@@ -88,8 +88,7 @@ impl Job {
             shared.tell(Some(&self.node.name), EventKind::NodeWaiting { reason }).await;
         };
         if let Some(approval) = settings.approval.as_ref().filter(|approval| approval.wanted) {
-            let question = approval.question.clone();
-            let question = question.unwrap_or_else(|| format!("Run {}?", self.node.name));
+            let question = approval.asks(&self.node.name);
             waiting(format!("for an approval: {question}")).await;
             let Some(approver) = &shared.spec.approver else {
                 return refused("it wants an approval, and there is nobody to ask here".to_owned());

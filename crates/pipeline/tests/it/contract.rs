@@ -80,10 +80,21 @@ async fn a_step_may_do_as_it_likes_to_its_streams() {
 async fn a_step_that_ends_the_shell_well_has_passed() {
     let Some(engine) = engine().await else { return };
     for image in [SH, BASH] {
-        let codes = ["export A=1; exit 0", "echo \"A=$A\"; exec true", "echo last"];
+        let codes = [
+            "export A=\"$(printf 'its\\n1')\"; (exit 0); export B=2; (B=3; exit 4) | cat; exit 0",
+            "echo \"A=$A B=$B\"; exit",
+            "echo \"A=$A\"; unset B; export C=3 PATH=/nowhere; exit 0",
+            "echo \"A=$A B=$B C=$C $PATH\"; export C=4; trap 'echo bye' EXIT; exit 0",
+            "echo \"C=$C\"; export C=5; exec /bin/true",
+            "echo \"C=$C\"; export C=6; kill -9 $$",
+            "never",
+        ];
         let ran = Job::new(scripts(image, &codes)).run(&engine).await;
-        assert!(ran.outcome().passed, "{:#?}", ran.events);
-        assert_eq!((ran.output(1), ran.output(2)), ("A=\n".into(), "last\n".into()), "{image}");
+        assert_eq!(ran.finished(5).1, Some(137), "{:#?}", ran.events);
+        let outputs: Vec<_> = (0..6).map(|step| ran.output(step)).collect();
+        // A trap of the step's own, and exec, leave nobody to tell what was exported; what was before is known.
+        let want = ["", "A=its\n1 B=2\n", "A=its\n1\n", "A=its\n1 B= C=3 /nowhere\nbye\n", "C=3\n", "C=3\n"];
+        assert_eq!(outputs, want, "{image}");
         assert_eq!(ran.warnings().len(), 2, "{:?}", ran.warnings());
     }
 }

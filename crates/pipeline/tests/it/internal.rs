@@ -5,7 +5,6 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use sealift_model::{EventKind, StepOutcome};
 use sealift_pipeline::Source;
-use tokio::sync::Notify;
 
 use crate::host::{Job, Ran, SH, engine, forget, raw, script};
 use crate::registry::{PASSWORD, Registry, USER, names};
@@ -385,20 +384,21 @@ async fn a_watched_command_runs_again_after_a_change() {
     ]);
     let source = job.dir.path().join("project");
     job.spec.source = Source::Own(source.clone());
-    let interrupt = Arc::new(Notify::new());
-    job.spec.interrupt = Some(Arc::clone(&interrupt));
+    let interrupts = Arc::clone(&job.spec.interrupts);
+    assert!(!interrupts.deliver());
     let ran = job
         .run_watching(&engine, |event, _| match event {
             EventKind::Output { text, .. } if text == "hello hello" => {
                 std::fs::write(source.join("hello.txt"), "again\n").unwrap();
             }
-            EventKind::Output { text, .. } if text == "hello again" => interrupt.notify_one(),
+            EventKind::Output { text, .. } if text == "hello again" => assert!(interrupts.deliver()),
             _ => {}
         })
         .await;
     passed(&ran);
     assert!(ran.output(1).contains("hello.txt has changed"), "{}", ran.output(1));
     assert_eq!(ran.output(2), "went on\n");
+    assert!(!interrupts.deliver());
 }
 
 /// Types a few lines and reads what comes.
@@ -416,7 +416,7 @@ impl sealift_pipeline::Terminal for Typist {
     ) -> std::pin::Pin<Box<dyn Future<Output = std::io::Result<()>> + Send + '_>> {
         Box::pin(async move {
             use tokio::io::AsyncWriteExt;
-            command.input.write_all(b"stty size; echo $((40 + 2)) $GREETING; exit 3\n").await?;
+            command.input.write_all(b"stty size; echo $((40 + 2)) $GREETING in $PWD; exit 3\n").await?;
             command.input.flush().await?;
             while let Some(bytes) = command.output.next().await {
                 self.0.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes?));
@@ -442,4 +442,22 @@ async fn a_shell_has_the_variables_and_the_size_of_the_window() {
     assert!(shown.contains("prepared") && shown.contains("42 hello") && shown.contains("33 101"), "{shown}");
     assert!(ran.output(1).contains("ended with code 3"), "{}", ran.output(1));
     assert_eq!(ran.output(2), "went on\n");
+}
+
+#[tokio::test]
+async fn a_shell_where_a_step_failed_has_its_variables_and_directory() {
+    let Some(engine) = engine().await else { return };
+    for end in ["false", "exit 7", "return 7", "set +e; false"] {
+        let mut job = job(&[
+            script("before", "export GREETING=hello"),
+            script("fails", &format!("mkdir -p /tmp/deep; cd /tmp/deep; export GREETING=bye; {end}")),
+        ]);
+        let typist = Arc::new(Typist::default());
+        job.spec.terminal = Some(Arc::clone(&typist) as Arc<dyn sealift_pipeline::Terminal>);
+        job.spec.shell_on_failure = true;
+        let ran = job.run(&engine).await;
+        assert!(!ran.outcome().passed, "{end}");
+        let shown = typist.0.lock().unwrap().clone();
+        assert!(shown.contains("42 bye in /tmp/deep"), "{end}: {shown}");
+    }
 }

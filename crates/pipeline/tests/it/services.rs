@@ -105,6 +105,8 @@ async fn a_project_in_the_source_is_built_and_is_the_service() {
     for (url, inner, want) in [
         ("file://../elsewhere", "", "no such directory in the source tree"),
         ("https://host/x", "", "only file:// is known"),
+        // A link that a step may have laid: not even its first line is told.
+        ("file://leads-out", "", "no configuration in"),
         ("file://shop", "box: nothing\n", "there is no pipeline build"),
         (
             "file://shop",
@@ -125,6 +127,9 @@ async fn a_project_in_the_source_is_built_and_is_the_service() {
         let shop = job.dir.path().join("project/shop");
         std::fs::create_dir(&shop).unwrap();
         std::fs::write(shop.join("wercker.yml"), inner.replace("SH", SH)).unwrap();
+        let leads_out = job.dir.path().join("project/leads-out");
+        std::fs::create_dir(&leads_out).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", leads_out.join("wercker.yml")).unwrap();
         let error = job.run(&engine).await.error().to_string();
         assert!(error.contains(want), "{url}: {error}");
     }

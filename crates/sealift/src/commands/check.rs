@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{CheckArgs, Global};
 use crate::error::{Error, FAILED};
-use crate::print::{Printer, Style, visible};
+use crate::print::{Printer, Style, many, visible};
 
 pub(super) fn check(args: &CheckArgs, global: &Global) -> Result<ExitCode, Error> {
     let printer = Printer::new(global.output);
@@ -116,14 +116,10 @@ impl Checked {
         let (errors, warnings) = (self.count(Severity::Error), self.count(Severity::Warning));
         let summary = match (errors, warnings) {
             (0, 0) => printer.paint(Style::Good, "nothing is wrong"),
-            _ => format!("{}, {}", many(errors, "error"), many(warnings, "warning")),
+            _ => format!("{}, {}", many(errors as u64, "error"), many(warnings as u64, "warning")),
         };
         printer.line(&summary)
     }
-}
-
-fn many(count: usize, word: &str) -> String {
-    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
 }
 
 /// What the file would do, line by line.

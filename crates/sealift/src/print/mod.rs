@@ -100,6 +100,11 @@ pub(crate) enum Style {
     Careful,
 }
 
+/// `1 step`, `2 steps`
+pub(crate) fn many(count: u64, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
 /// `1.23s`, `2m03.4s`
 pub(crate) fn seconds(duration: Duration) -> String {
     let total = duration.as_secs();

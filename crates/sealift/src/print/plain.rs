@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sealift_model::{EventKind, RunEvent, StepOutcome, Stream};
 
-use super::{Printer, Style, seconds, visible};
+use super::{Printer, Style, many, seconds, visible};
 use crate::error::Error;
 
 impl Printer {
@@ -42,7 +42,12 @@ impl Printer {
             EventKind::Output { .. } => String::new(),
             EventKind::PipelineStarted { pipeline, image, steps } => self.paint(
                 Style::Title,
-                &format!("pipeline {} in box {}, {} steps", visible(pipeline), visible(image), steps.len()),
+                &format!(
+                    "pipeline {} in box {}, {}",
+                    visible(pipeline),
+                    visible(image),
+                    many(steps.len() as u64, "step")
+                ),
             ),
             EventKind::Note { text } => lines(text),
             EventKind::Warning { text } => self.paint(Style::Careful, &format!("warning: {}", lines(text))),
@@ -72,7 +77,7 @@ impl Printer {
             EventKind::WorkflowStarted { workflow, nodes } => {
                 let mut text = self.paint(
                     Style::Title,
-                    &format!("workflow {}, {} pipelines", visible(workflow), nodes.len()),
+                    &format!("workflow {}, {}", visible(workflow), many(nodes.len() as u64, "pipeline")),
                 );
                 for node in nodes {
                     let after = if node.needs.is_empty() { String::new() } else { node.needs.join(", ") };
@@ -124,12 +129,13 @@ pub(super) fn outcome_word(outcome: StepOutcome) -> (Style, &'static str) {
 
 /// `12 tests: 2 failures, 1 skipped`
 pub(super) fn tests_line(tests: u64, failures: u64, errors: u64, skipped: u64) -> String {
-    let counts = [(failures, "failures"), (errors, "errors"), (skipped, "skipped")];
-    let said: Vec<String> = counts
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, word)| format!("{count} {word}"))
-        .collect();
+    let counts = [
+        (failures, many(failures, "failure")),
+        (errors, many(errors, "error")),
+        (skipped, format!("{skipped} skipped")),
+    ];
+    let said: Vec<String> =
+        counts.into_iter().filter(|(count, _)| *count > 0).map(|(_, said)| said).collect();
     let said = if said.is_empty() { "all passed".to_owned() } else { said.join(", ") };
-    format!("{tests} tests: {said}")
+    format!("{}: {said}", many(tests, "test"))
 }

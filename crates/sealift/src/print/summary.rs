@@ -44,6 +44,8 @@ pub(super) enum Detail {
     All,
     /// What the lines before have not said.
     Rest,
+    /// What has ended, for those who are asked something in the middle of it.
+    SoFar,
 }
 
 impl Printer {
@@ -67,12 +69,28 @@ impl Printer {
         lines.iter().try_for_each(|line| self.line(line))
     }
 
+    /// What has happened until now.
+    pub(super) fn so_far(&self, tree: &Tree) -> Result<(), Error> {
+        let mut lines = Vec::new();
+        for node in tree.nodes.iter().filter(|node| node.state != NodeState::Planned) {
+            self.node(tree, node, Detail::SoFar, &mut lines);
+            lines.extend(node.note.as_ref().map(|note| self.paint(Style::Quiet, &visible(note))));
+        }
+        lines.iter().try_for_each(|line| self.line(line))
+    }
+
     fn node(&self, tree: &Tree, node: &Node, detail: Detail, lines: &mut Vec<String>) {
         let mut indent = "  ";
         if tree.workflow.is_some() {
             let name = visible(node.name.as_deref().unwrap_or(&node.pipeline));
             let (style, word, took, more) = match &node.state {
                 NodeState::Planned => (Style::Quiet, "not run", String::new(), String::new()),
+                NodeState::Waiting(_) if detail == Detail::SoFar => {
+                    (Style::Quiet, "waiting", String::new(), String::new())
+                }
+                NodeState::Running if detail == Detail::SoFar => {
+                    (Style::Quiet, "running", String::new(), String::new())
+                }
                 NodeState::Waiting(reason) | NodeState::Skipped(reason) => {
                     (Style::Quiet, "not run", String::new(), format!(": {}", visible(reason)))
                 }
@@ -89,6 +107,9 @@ impl Printer {
             return;
         }
         for step in &node.steps {
+            if detail == Detail::SoFar && !matches!(step.state, StepState::Ended { .. }) {
+                continue;
+            }
             lines.push(self.step(step, indent));
             let failed = node.failed().is_some_and(|failed| std::ptr::eq(failed, step));
             if failed && !step.tail.lines.is_empty() {
@@ -150,8 +171,11 @@ impl Printer {
             return;
         }
         lines.push(String::new());
+        let same = node.steps.iter().filter(|step| step.name == failed.name).count();
+        let number = node.steps.iter().take_while(|step| !std::ptr::eq(*step, failed)).count() + 1;
+        let from = if same == 1 { failed.name.clone() } else { number.to_string() };
         let mut rows = vec![
-            ("again from this step", again.command(&node.pipeline, &["--from", &failed.name])),
+            ("again from this step", again.command(&node.pipeline, &["--from", &from])),
             ("a shell where it fails", again.command(&node.pipeline, &["--shell-on-failure"])),
         ];
         if detail == Detail::All {

@@ -68,6 +68,15 @@ impl View {
         Ok(())
     }
 
+    /// Leaves the terminal to somebody who is asked something: what has ended stays there to be read.
+    pub(crate) fn hand_over(&mut self) -> Result<(), Error> {
+        if let Kind::Live(live) = &mut self.kind {
+            live.clear()?;
+            self.printer.so_far(&self.tree)?;
+        }
+        Ok(())
+    }
+
     /// Makes room for others who write to the terminal; the next tick draws again.
     pub(crate) fn pause(&mut self) -> Result<(), Error> {
         if let Kind::Live(live) = &mut self.kind { live.clear() } else { Ok(()) }

@@ -78,23 +78,35 @@ impl Person {
     async fn yes(&self, question: &str) -> io::Result<bool> {
         let _one = self.one.lock().await;
         let (tty, _back) = self.terminal().await?;
+        // What was typed before is no answer to this.
+        rustix::termios::tcflush(tty.0.get_ref(), rustix::termios::QueueSelector::IFlush)?;
+        loop {
+            match answer(&tty, question).await?.to_lowercase().as_str() {
+                "y" | "yes" => return Ok(true),
+                "" | "n" | "no" => return Ok(false),
+                _ => writeln!(io::stdout(), "please answer yes or no")?,
+            }
+        }
+    }
+}
+
+/// Asks for a line; empty where the terminal ends.
+async fn answer(tty: &Tty, question: &str) -> io::Result<String> {
+    {
         let mut stdout = io::stdout();
         write!(stdout, "{question} [y/N] ")?;
         stdout.flush()?;
-        // What was typed before is no answer to this.
-        rustix::termios::tcflush(tty.0.get_ref(), rustix::termios::QueueSelector::IFlush)?;
-        let mut answer = Vec::new();
-        while !answer.contains(&b'\n') && answer.len() < ANSWER {
-            let mut buffer = [0; 256];
-            let count = tty.read(&mut buffer).await?;
-            if count == 0 {
-                break;
-            }
-            answer.extend_from_slice(buffer.get(..count).unwrap_or_default());
-        }
-        let answer = String::from_utf8_lossy(&answer).trim().to_lowercase();
-        Ok(matches!(answer.as_str(), "y" | "yes"))
     }
+    let mut answer = Vec::new();
+    while !answer.contains(&b'\n') && answer.len() < ANSWER {
+        let mut buffer = [0; 256];
+        let count = tty.read(&mut buffer).await?;
+        if count == 0 {
+            break;
+        }
+        answer.extend_from_slice(buffer.get(..count).unwrap_or_default());
+    }
+    Ok(String::from_utf8_lossy(&answer).trim().to_owned())
 }
 
 #[async_trait]

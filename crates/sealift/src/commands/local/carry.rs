@@ -31,6 +31,8 @@ use crate::print::{Again, View};
 
 /// Between two looks of the live view at what has happened.
 const TICK: Duration = Duration::from_millis(100);
+/// So long without a word, before somebody is asked something, means that there is none on its way.
+const SETTLED: Duration = Duration::from_millis(50);
 /// How long one who asks twice is kept waiting.
 const AT_ONCE: Duration = Duration::from_secs(3);
 /// As the engine knows what a run has made.
@@ -46,6 +48,8 @@ pub(crate) struct Request {
     pub(crate) variables: Variables,
     pub(crate) keep: Keep,
     pub(crate) again: Again,
+    /// What is told behind the event that begins it.
+    pub(crate) said: Vec<EventKind>,
 }
 
 #[derive(Debug)]
@@ -99,7 +103,7 @@ pub(crate) async fn carry_out(
     let running = async {
         let executing = execute_it(engine, request, spec, &groups, sender, cancel.clone());
         let showing = async {
-            let shown = show(view, events, desk, &request.variables.warnings).await;
+            let shown = show(view, events, desk, request).await;
             if shown.is_err() {
                 // Nobody reads any more.
                 cancel.cancel();
@@ -222,10 +226,11 @@ async fn show(
     view: &mut View,
     mut events: mpsc::Receiver<NodeEvent>,
     desk: &mut Desk,
-    warnings: &[String],
+    request: &Request,
 ) -> Result<(), Error> {
     // Ours come behind the event that begins it all.
-    let mut warnings = warnings.iter();
+    let warnings = request.variables.warnings.iter().map(|text| EventKind::Warning { text: text.clone() });
+    let mut ours = request.said.iter().cloned().chain(warnings);
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -233,14 +238,18 @@ async fn show(
             event = events.recv() => match event {
                 Some(NodeEvent { node, kind }) => {
                     view.take(now(), node, kind)?;
-                    for text in warnings.by_ref() {
-                        view.take(now(), None, EventKind::Warning { text: text.clone() })?;
+                    for kind in ours.by_ref() {
+                        view.take(now(), None, kind)?;
                     }
                 }
                 None => return Ok(()),
             },
             Some(Wanted { taken, back }) = desk.wanted.recv() => {
-                view.pause()?;
+                // What was told before may still be on its way.
+                while let Ok(Some(NodeEvent { node, kind })) = timeout(SETTLED, events.recv()).await {
+                    view.take(now(), node, kind)?;
+                }
+                view.hand_over()?;
                 // Whoever wanted it may have gone; then it comes back at once.
                 taken.send(()).ok();
                 hold(view, &mut events, back).await?;

@@ -1,7 +1,7 @@
 //! `sealift run --dry-run`: what would be run, and what would be left out and why. Nothing is asked or run.
 
 use sealift_model::diagnostic::chain;
-use sealift_pipeline::config::{Config, Graph};
+use sealift_pipeline::config::{Config, Graph, Settings};
 use sealift_pipeline::{Preview, RunSpec, preview};
 use serde_json::{Value, json};
 
@@ -13,18 +13,23 @@ pub(super) fn print(request: &Request, printer: &Printer) -> Result<(), Error> {
     let config = &request.loaded.config;
     let parts = match &request.what {
         What::Pipeline => {
-            vec![(None, request.spec.pipeline.clone(), Vec::new(), look(config, &request.spec)?)]
+            vec![Part {
+                node: None,
+                pipeline: request.spec.pipeline.clone(),
+                needs: Vec::new(),
+                approval: None,
+                group: None,
+                preview: look(config, &request.spec)?,
+            }]
         }
         What::Workflow { graph, .. } => nodes(config, graph, &request.spec)?,
     };
     if printer.is_json() {
-        let values: Vec<Value> = parts
-            .iter()
-            .map(|(node, pipeline, needs, preview)| as_json(node.as_deref(), pipeline, needs, preview))
-            .collect();
+        let values: Vec<Value> = parts.iter().map(as_json).collect();
         return printer.json(&json!({ "pipelines": values }));
     }
-    for (index, (node, pipeline, needs, preview)) in parts.iter().enumerate() {
+    for (index, part) in parts.iter().enumerate() {
+        let Part { node, pipeline, needs, approval, group, preview } = part;
         if index > 0 {
             printer.line("")?;
         }
@@ -36,6 +41,12 @@ pub(super) fn print(request: &Request, printer: &Printer) -> Result<(), Error> {
         printer.line(&printer.paint(Style::Title, &visible(&format!("{title}{after}"))))?;
         if let Some(why) = &preview.skip {
             printer.line(&printer.paint(Style::Careful, &visible(&format!("  would not run: {why}"))))?;
+        }
+        if let Some(question) = approval {
+            printer.line(&visible(&format!("  approval  {question}")))?;
+        }
+        if let Some(group) = group {
+            printer.line(&visible(&format!("  group     {group}")))?;
         }
         printer.line(&visible(&format!("  box       {}", preview.image)))?;
         for (name, image) in &preview.services {
@@ -55,24 +66,43 @@ pub(super) fn print(request: &Request, printer: &Printer) -> Result<(), Error> {
     Ok(())
 }
 
-type Part = (Option<String>, String, Vec<String>, Preview);
+/// What would be run: a pipeline, or a node of a workflow.
+struct Part {
+    node: Option<String>,
+    pipeline: String,
+    needs: Vec<String>,
+    /// What is asked before it runs.
+    approval: Option<String>,
+    /// Its group of `concurrency`.
+    group: Option<String>,
+    preview: Preview,
+}
 
 fn nodes(config: &Config, graph: &Graph, spec: &RunSpec) -> Result<Vec<Part>, Error> {
     let part = |node: &sealift_pipeline::config::GraphNode| {
         let spec = RunSpec { pipeline: node.pipeline.clone(), ..spec.clone() };
-        let preview = look(config, &spec)?;
-        Ok((Some(node.name.clone()), node.pipeline.clone(), node.needs.clone(), preview))
+        let Settings { approval, concurrency, .. } = &node.settings;
+        let asked = approval.as_ref().filter(|approval| approval.wanted);
+        Ok(Part {
+            node: Some(node.name.clone()),
+            pipeline: node.pipeline.clone(),
+            needs: node.needs.clone(),
+            approval: asked.map(|approval| approval.asks(&node.name)),
+            group: concurrency.as_ref().map(|concurrency| concurrency.group.to_string()),
+            preview: look(config, &spec)?,
+        })
     };
     graph.nodes.iter().map(part).collect()
 }
 
-fn look(config: &Config, spec: &RunSpec) -> Result<Preview, Error> {
+pub(super) fn look(config: &Config, spec: &RunSpec) -> Result<Preview, Error> {
     let pipeline = config.pipeline(&spec.pipeline);
     let pipeline = pipeline.ok_or_else(|| Error::plain(format!("there is no pipeline {}", spec.pipeline)))?;
     preview(config, pipeline, spec).map_err(|error| Error::plain(chain(&error)))
 }
 
-fn as_json(node: Option<&str>, pipeline: &str, needs: &[String], preview: &Preview) -> Value {
+fn as_json(part: &Part) -> Value {
+    let Part { node, pipeline, needs, approval, group, preview } = part;
     let services: Vec<Value> =
         preview.services.iter().map(|(name, image)| json!({ "name": name, "image": image })).collect();
     let steps: Vec<Value> = preview
@@ -84,6 +114,8 @@ fn as_json(node: Option<&str>, pipeline: &str, needs: &[String], preview: &Previ
         "node": node,
         "pipeline": pipeline,
         "needs": needs,
+        "approval": approval,
+        "group": group,
         "box": preview.image,
         "services": services,
         "skip": preview.skip,

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sealift_pipeline::copy_tree;
+
 use crate::error::Error;
 
 /// How many builds stay in a working directory.
@@ -61,24 +63,16 @@ pub(super) fn must_be_new(artifacts: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whole or not there: a copy that breaks off does not look like one that has not.
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {
-    let io = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { action, path, source }
-    };
-    std::fs::create_dir_all(to).map_err(io("make", to))?;
-    for entry in std::fs::read_dir(from).map_err(io("read", from))? {
-        let entry = entry.map_err(io("read", from))?;
-        let (path, place) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().map_err(io("read", &path))?;
-        if kind.is_dir() {
-            copy(&path, &place)?;
-        } else if kind.is_symlink() {
-            let target = std::fs::read_link(&path).map_err(io("read", &path))?;
-            std::os::unix::fs::symlink(target, &place).map_err(io("write", &place))?;
-        } else {
-            std::fs::copy(&path, &place).map_err(io("write", &place))?;
-        }
+    let io = |action| move |source| Error::Io { action, path: to.to_owned(), source };
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = to.with_file_name(name);
+    match std::fs::remove_dir_all(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("make")(error)),
+        _ => {}
     }
-    Ok(())
+    copy_tree(from, &part).map_err(io("copy what was made to"))?;
+    std::fs::rename(&part, to).map_err(io("make"))
 }

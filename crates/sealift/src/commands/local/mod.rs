@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use sealift_model::EventKind;
 use sealift_pipeline::config::{self, Graph, Loaded};
 use sealift_pipeline::steps::StepSources;
 use sealift_pipeline::{
@@ -46,7 +47,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     let loaded = config::load(&config::find_config(&dir)?)?;
     let loaded = if args.strict { loaded.strict()? } else { loaded };
     let mut view = View::new(global.output, args.plain);
-    say_diagnostics(&view.printer, &loaded)?;
+    let said = say_diagnostics(&view.printer, &loaded)?;
     let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let what = match &args.workflow {
         Some(name) => {
@@ -102,8 +103,11 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
         loaded,
         variables,
         keep: args.artifacts.map_or(Keep::Nothing, Keep::New),
+        said,
     };
     if matches!(request.what, What::Pipeline) {
+        // What was selected in vain is told before anything begins.
+        dry::look(&request.loaded.config, &request.spec)?;
         begin_where_it_failed(&mut request, &mut view)?;
     }
     if args.dry_run {
@@ -113,9 +117,10 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     }
     let base = cache_dir()?;
     let stop = Stop::listen()?;
+    request.spec.interrupts = stop.interrupts();
     let engine = Engine::connect(&super::dev::engine_options(&base)).await?;
     for text in clear_abandoned(&engine, &base).await? {
-        say_note(&view.printer, &text)?;
+        request.said.extend(say_note(&view.printer, &text)?);
     }
     let mut desk = Desk::open();
     let person = desk.person().filter(|_| !view.printer.is_json());
@@ -233,6 +238,8 @@ fn reload(request: &mut Request) -> Result<(), Error> {
         }
     }
     request.loaded = loaded;
+    // It was said of another file.
+    request.said.clear();
     Ok(())
 }
 
@@ -276,6 +283,9 @@ fn begin_where_it_failed(request: &mut Request, view: &mut View) -> Result<(), E
     spec.checkpoint_on_failure = true;
     let Some(pipeline) = request.loaded.config.pipeline(&spec.pipeline) else { return Ok(()) };
     let Some(from) = spec.selection.from.clone() else { return Ok(()) };
+    if !spec.selection.only.is_empty() {
+        return Ok(());
+    }
     let alone =
         RunSpec { selection: Selection { from: Some(from.clone()), ..Selection::default() }, ..spec.clone() };
     let all = preview(
@@ -297,10 +307,10 @@ fn begin_where_it_failed(request: &mut Request, view: &mut View) -> Result<(), E
             spec.selection.from = None;
             spec.resume = Some(found);
         }
-        None => say_note(
+        None => request.said.extend(say_note(
             &view.printer,
             &format!("no run has failed at {from:?}: it begins without what the steps before it leave"),
-        )?,
+        )?),
     }
     Ok(())
 }
@@ -318,16 +328,27 @@ pub(crate) fn auth_files() -> Vec<PathBuf> {
     auth_file_places(home.as_deref(), docker.as_deref(), runtime.as_deref())
 }
 
-fn say_diagnostics(printer: &Printer, loaded: &Loaded) -> Result<(), Error> {
+/// Says what is odd about the file; what is to be said as events instead, where those are asked for.
+fn say_diagnostics(printer: &Printer, loaded: &Loaded) -> Result<Vec<EventKind>, Error> {
     let file = loaded.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    for diagnostic in loaded.diagnostics.iter().filter(|_| !printer.is_json()) {
-        printer.line(&printer.paint(Style::Careful, &diagnostic.render(&file, &loaded.text)))?;
+    let mut said = Vec::new();
+    for diagnostic in &loaded.diagnostics {
+        let text = diagnostic.render(&file, &loaded.text);
+        if printer.is_json() {
+            said.push(EventKind::Warning { text });
+        } else {
+            printer.line(&printer.paint(Style::Careful, &text))?;
+        }
     }
-    Ok(())
+    Ok(said)
 }
 
-fn say_note(printer: &Printer, text: &str) -> Result<(), Error> {
-    if printer.is_json() { Ok(()) } else { printer.line(&printer.paint(Style::Quiet, text)) }
+/// Says it, or hands back the event that says it.
+fn say_note(printer: &Printer, text: &str) -> Result<Option<EventKind>, Error> {
+    if printer.is_json() {
+        return Ok(Some(EventKind::Note { text: text.to_owned() }));
+    }
+    printer.line(&printer.paint(Style::Quiet, text)).map(|()| None)
 }
 
 /// The options with which the same thing could be run again.
@@ -350,10 +371,32 @@ fn again(args: &RunArgs) -> Vec<String> {
     for name in &args.variables.secret {
         option("--secret", name);
     }
-    if let Some(target) = &args.facts.deploy_target {
-        option("--deploy-target", target);
-    } else if args.facts.deploy {
-        words.push("--deploy".to_owned());
+    let FactArgs { deploy, deploy_target, branch, commit, tag, since } = &args.facts;
+    for (name, value) in [
+        ("--deploy-target", deploy_target),
+        ("--branch", branch),
+        ("--commit", commit),
+        ("--tag", tag),
+        ("--since", since),
+    ] {
+        if let Some(value) = value {
+            option(name, value);
+        }
+    }
+    for (name, given) in [
+        ("--deploy", *deploy && deploy_target.is_none()),
+        ("--strict", args.strict),
+        ("--direct", args.direct),
+        ("--no-cache", args.no_cache),
+        ("--cache-on-success", args.cache_on_success),
+        ("--expose-ports", args.expose_ports),
+        ("--enable-volumes", args.enable_volumes),
+        ("--allow-docker", args.allow_docker),
+        ("--after-steps-on-cancel", args.after_steps_on_cancel),
+    ] {
+        if given {
+            words.push(name.to_owned());
+        }
     }
     words
 }

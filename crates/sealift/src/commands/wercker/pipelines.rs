@@ -122,6 +122,7 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
         variables,
         keep: if matches.get_flag("artifacts") { Keep::Latest(working_dir) } else { Keep::Nothing },
         again: Again::default(),
+        said: Vec::new(),
     };
     let stop = Stop::listen()?;
     let base = local::cache_dir()?;
@@ -134,6 +135,7 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
         voice.say(Mood::Plain, &said);
     }
     let mut request = request;
+    request.spec.interrupts = stop.interrupts();
     request.spec.cache = Some(local::cache(request.spec.source.dir(), &request.spec.git.branch, true)?);
     let mut view = View::wercker(voice);
     let cancel = CancellationToken::new();

@@ -314,15 +314,17 @@ fn a_second_signal_ends_a_run_at_once_and_still_leaves_nothing() {
 
 #[test]
 fn artifacts_of_a_passed_run_are_copied() {
-    let Some(here) =
-        Here::new("build:\n  steps:\n    - script:\n        code: echo made > $WERCKER_OUTPUT_DIR/file\n")
-    else {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - script:\n        code: cd $WERCKER_OUTPUT_DIR; mkfifo pipe; ln -s file link; echo made > file\n",
+    ) else {
         return;
     };
     let out = here.dir.path().join("out");
     let (code, text) = here.run(&["--artifacts", "../out"]);
     assert_eq!(code, 0, "{text}");
-    assert_eq!(std::fs::read_to_string(out.join("file")).unwrap(), "made\n");
+    assert_eq!(std::fs::read_to_string(out.join("link")).unwrap(), "made\n");
+    // Nobody waits for one who writes to it.
+    assert!(out.join("pipe").symlink_metadata().is_err());
     let (code, text) = here.run(&["--artifacts", "../out"]);
     assert!(code == 4 && text.contains("is there already"), "{text}");
     assert!(Path::new(&out).is_dir());
@@ -362,6 +364,10 @@ fn a_workflow_asks_at_the_terminal_and_goes_on() {
     for (answer, code, end) in [("y\n", 0, "workflow ci passed"), ("\n", 1, "workflow ci failed")] {
         let mut screen = Screen::start(&here.command(&["--workflow", "ci"]), 40, 100);
         screen.wait_for("deploy: Really to production? [y/N]");
+        screen.write("maybe\n");
+        // What has ended is there to be read meanwhile.
+        let shown = screen.wait_for("please answer yes or no\ndeploy: Really to production? [y/N]");
+        assert!(shown.contains("passed") && shown.contains("test (N=2)"), "{shown}");
         screen.write(answer);
         let (status, text) = screen.end();
         assert_eq!(status.code(), Some(code), "{text}");
@@ -398,13 +404,15 @@ fn a_workflow_without_a_terminal() {
 #[test]
 fn a_person_can_look_around_where_a_step_failed() {
     let Some(here) = Here::new(
-        "build:\n  steps:\n    - script:\n        name: first\n        code: export KEY=val-$((40 + 2))\n    - script:\n        name: second\n        code: |\n          echo left > trace\n          exit 5\n",
+        "build:\n  steps:\n    - script:\n        name: first\n        code: export KEY=val-$((40 + 2))\n    - script:\n        name: second\n        code: |\n          echo left > trace\n          echo last words\n          exit 5\n",
     ) else {
         return;
     };
     let mut screen = Screen::start(&here.command(&["--shell-on-failure"]), 40, 100);
     // The prompt of the box's shell.
     screen.wait("a prompt", |screen| screen.contents().trim_end().ends_with(['#', '$']));
+    let shown = screen.wait_for("here is a shell in its box");
+    assert!(shown.contains("second (exit code 5)") && shown.contains("| last words"), "{shown}");
     screen.write("echo \"found $KEY $(cat trace) $(pwd)\"; stty size\n");
     screen.wait_for("found val-42 left /pipeline/source");
     screen.wait_for("40 100");
@@ -459,6 +467,49 @@ fn a_change_runs_it_again() {
 }
 
 #[test]
+fn events_tell_what_is_odd_about_the_file_and_wrong_names_begin_nothing() {
+    let Some(here) = Here::new(
+        "bogus: 3\nbuild:\n  steps:\n    - script:\n        code: echo one\n    - script:\n        code: exit 3\n",
+    ) else {
+        return;
+    };
+    let (code, text) = here.run(&["--output", "json"]);
+    assert!(code == 1 && text.contains("\"event\":\"warning\"") && text.contains("bogus"), "{text}");
+    // Two steps have the same name, so the hint has the number; what the run is allowed stays so.
+    let (code, text) = here.run(&["--expose-ports", "--no-cache", "--branch", "x"]);
+    let hint = "sealift run --branch x --no-cache --expose-ports --from 2";
+    assert!(code == 1 && text.contains("in box") && text.contains("2 steps"), "{text}");
+    assert!(text.lines().any(|line| line.ends_with(hint)), "{text}");
+    for (args, said) in [
+        (&["--only", "no"][..], "there is no step"),
+        (&["--only", "1", "--from", "2"], "nothing is left to run"),
+    ] {
+        let (code, text) = here.run(args);
+        assert!(code == 4 && text.contains(said) && !text.contains("in box"), "{text}");
+    }
+    let (code, text) = here.run(&["--from", "2"]);
+    assert!(code == 1 && text.contains("done by the run that failed"), "{text}");
+}
+
+#[test]
+fn an_interrupt_ends_a_watch_and_the_run_goes_on() {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - internal/watch:\n        code: echo watching; sleep 1000\n    - script:\n        code: echo went on; sleep 1000\n",
+    ) else {
+        return;
+    };
+    let mut child = here.command(&[]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let pid = rustix::process::Pid::from_child(&child);
+    for wanted in ["| watching", "| went on"] {
+        assert!(lines.by_ref().map(Result::unwrap).any(|line| line.contains(wanted)), "{wanted}");
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(here.runs().is_empty());
+}
+
+#[test]
 fn a_cache_is_there_in_the_next_run_unless_it_is_not_wanted() {
     let Some(here) = Here::new(
         "build:\n  steps:\n    - script:\n        code: |\n          echo \"found $(cat $WERCKER_CACHE_DIR/kept || echo nothing)\"\n          echo something > $WERCKER_CACHE_DIR/kept\n",
@@ -490,5 +541,5 @@ fn a_run_begins_where_it_is_told_to_and_leaves_out_what_it_is_told_to() {
         }
     }
     let (code, text) = here.run(&["--from", "tow"]);
-    assert!(code == 1 && text.contains("did you mean `two`?"), "{text}");
+    assert!(code == 4 && text.contains("did you mean `two`?"), "{text}");
 }
