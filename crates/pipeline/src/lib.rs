@@ -13,6 +13,7 @@ pub mod config;
 mod engine;
 mod env;
 pub mod env_file;
+mod glob;
 pub mod import;
 mod internal;
 mod interrupts;
