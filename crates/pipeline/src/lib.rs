@@ -17,6 +17,7 @@ pub mod env_file;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod glob;
 mod http;
 pub mod import;
 mod internal;
@@ -60,7 +61,7 @@ pub use registry::{Error as RegistryError, auth_file_places};
 pub use run::{Error, Preview, SelectionError, StepPreview, execute, preview};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
-pub use source::Ignore;
+pub use source::{Ignore, copy_tree};
 pub use spec::{Git, Outcome, RunSpec, Selection, Source, Terminal, Tuning};
 pub use workflow::{
     Approver, Decision, Error as WorkflowError, Groups, NodeEnd, NodeEvent, NodeOutcome, WorkflowOutcome,

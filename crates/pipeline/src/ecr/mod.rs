@@ -157,11 +157,11 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     fn of(host: &'a str) -> Option<Place<'a>> {
         let labels: Vec<&str> = host.split('.').collect();
-        let (account, region) = match labels[..] {
-            [account, "dkr", "ecr" | "ecr-fips", region, "amazonaws", "com"]
-            | [account, "dkr", "ecr", region, "amazonaws", "com", "cn"]
-            | [account, "dkr-ecr" | "dkr-ecr-fips", region, "on", "aws"] => (account, region),
-            _ => return None,
+        let ([account, "dkr", "ecr" | "ecr-fips", region, "amazonaws", "com"]
+        | [account, "dkr", "ecr", region, "amazonaws", "com", "cn"]
+        | [account, "dkr-ecr" | "dkr-ecr-fips", region, "on", "aws"]) = labels[..]
+        else {
+            return None;
         };
         (is_account(account) && is_region(region)).then_some(Place { account, region })
     }
@@ -351,7 +351,7 @@ mod tests {
     fn the_region_is_that_of_the_name_or_of_the_option() {
         let of = |keys: Keys| (keys.region, keys.account);
         let named = Some("123456789012".to_owned());
-        assert_eq!(of(keys(FRANKFURT, &[]).unwrap()), ("eu-central-1".into(), named.clone()));
+        assert_eq!(of(keys(FRANKFURT, &[]).unwrap()), ("eu-central-1".into(), named));
         let other = [("aws-region", "us-east-1"), ("aws-registry-id", "210987654321")];
         assert_eq!(
             of(keys(FRANKFURT, &other).unwrap()),
