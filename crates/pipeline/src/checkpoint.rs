@@ -322,7 +322,7 @@ impl Checkpoint {
 /// One directory and one image for each name of each pipeline of each project.
 fn key(project: &str, pipeline: &str, name: &str) -> String {
     let sum = Sha256::digest([project, pipeline, name].join("\0"));
-    let sum: String = sum.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let sum = crate::hex::hex(&sum[..6]);
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let words: String = format!("{project}-{pipeline}").chars().map(plain).take(80).collect();
     let words: Vec<&str> = words.split('-').filter(|word| !word.is_empty()).collect();

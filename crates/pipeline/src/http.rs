@@ -4,7 +4,6 @@
 //!
 //! It must not know what is asked for.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,13 +99,4 @@ pub(crate) fn jitter(pause: Duration) -> Duration {
     // Without random numbers there is no jitter, and nothing else is lost.
     rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::NONBLOCK).ok();
     pause * u32::from(byte[0]) / 512
-}
-
-/// A digest as it is written.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").ok();
-        text
-    })
 }

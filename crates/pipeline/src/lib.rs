@@ -18,6 +18,7 @@ pub mod env_file;
 #[doc(hidden)]
 pub mod fuzzing;
 mod glob;
+mod hex;
 mod http;
 pub mod import;
 mod internal;

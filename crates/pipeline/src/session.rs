@@ -572,5 +572,5 @@ fn nonce() -> Result<String, Error> {
         filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| Error::Random(errno.into()))?;
     }
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::hex::hex(&bytes))
 }

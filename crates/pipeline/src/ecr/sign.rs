@@ -7,7 +7,7 @@
 use hmac::{Hmac, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-use crate::http::hex;
+use crate::hex::hex;
 
 /// A request as it is sent, but for the header that is made here.
 pub(super) struct Unsigned<'a> {

@@ -76,7 +76,7 @@ pub(super) async fn step(properties: &Properties<'_>, context: &Context<'_>) -> 
         Ok((sum.bytes, sum.sum.finalize()))
     });
     let (bytes, sum) = packed.await.map_err(io::Error::other).and_then(|packed| packed).map_err(&failed)?;
-    let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = crate::hex::hex(&sum);
     context.say(format!("packed {name} {version}, {bytes} bytes: /pipeline/output/{file_name}")).await;
     context
         .say("the step registry is gone; put the file on a server and use it by its address:".to_owned())

@@ -122,7 +122,7 @@ async fn turn(
 fn mark() -> io::Result<String> {
     let mut bytes = [0_u8; 16];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::hex::hex(&bytes))
 }
 
 async fn show(readers: &mut [LineReader; 2], piece: &LogOutput, context: &Context<'_>) {

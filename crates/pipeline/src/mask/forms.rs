@@ -52,7 +52,7 @@ pub(crate) fn forms(value: &str) -> Vec<String> {
         for encoded in percent_forms(text) {
             add(encoded, SHORTEST);
         }
-        let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let hex = crate::hex::hex(text.as_bytes());
         add(hex.to_uppercase(), SHORTEST_PART);
         add(hex, SHORTEST_PART);
     }

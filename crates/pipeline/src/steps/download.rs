@@ -17,7 +17,8 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::StepSources;
-use crate::http::{self, Limits, hex, jitter};
+use crate::hex::hex;
+use crate::http::{self, Limits, jitter};
 
 /// The largest archive.
 const MAX_BYTES: u64 = 128 * 1024 * 1024;
