@@ -228,6 +228,40 @@ pub struct RunSecrets {
     pub secrets: BTreeMap<SecretName, SecretValue>,
 }
 
+/// `POST /v1/runs/{id}/attempts/{n}/approvals`: a node waits for a person. Answered by an [`sealift_model::Approval`] as soon as there
+/// is an answer in it, or without one after a while; then the agent asks again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AskApproval {
+    pub session: SessionId,
+    pub node: String,
+    pub question: String,
+}
+
+/// `POST /v1/runs/{id}/answer`, answered by the [`sealift_model::Approval`] as it stands then. The same answer twice is taken once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GiveAnswer {
+    /// May be left out where only one node has asked.
+    #[serde(default)]
+    pub node: Option<String>,
+    pub approved: bool,
+    /// Why, for the log.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The name of whoever says it.
+    pub by: String,
+}
+
+/// What `GET /v1/approvals` lists: a node that waits for an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WaitingApproval {
+    pub run: RunId,
+    pub project: ProjectName,
+    pub branch: BranchName,
+    pub node: String,
+    pub question: String,
+    pub since: Timestamp,
+}
+
 /// `POST /v1/runs/{id}/attempts/{n}/finish`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finish {

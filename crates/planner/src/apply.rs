@@ -40,6 +40,7 @@ pub fn apply(snapshot: &mut Snapshot, action: &Action, now: Timestamp) -> bool {
                 session: session.clone(),
                 started_at: now,
                 end: None,
+                waited: false,
             });
             true
         }
@@ -76,5 +77,8 @@ fn lose(run: &mut Run) -> bool {
     let open = run.attempts.last_mut().filter(|last| last.end.is_none() && run.state == RunState::Running);
     let Some(open) = open else { return false };
     open.end = Some(AttemptEnd::Lost);
+    open.waited = run.approvals.iter().any(|approval| approval.answer.is_none());
+    // The next attempt asks again.
+    run.stop_asking();
     true
 }

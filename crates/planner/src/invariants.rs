@@ -209,7 +209,7 @@ fn rewritten_run(old: &Run, new: &Run) -> Vec<&'static str> {
     for (before, after) in old.attempts.iter().zip(&new.attempts) {
         let mut ended = before.clone();
         if ended.end.is_none() {
-            ended.end = after.end;
+            (ended.end, ended.waited) = (after.end, after.waited);
         }
         if ended != *after {
             found.push("an attempt was rewritten");

@@ -9,6 +9,8 @@ use crate::{Action, Snapshot};
 
 /// A run whose attempts were lost this often is given up.
 pub const MAX_ATTEMPTS: usize = 3;
+/// Losses while a person was waited for do not count as such; without an end they are not taken either.
+pub const MAX_WAITED: usize = 30;
 
 /// Ends what is lost, then hands out the queue: the longest waiting run first, to the machine with the fewest runs.
 pub(crate) fn decide(snapshot: &Snapshot, actions: &mut Vec<Action>) {
@@ -69,9 +71,11 @@ fn loss(snapshot: &Snapshot, attempt: &Attempt) -> Option<String> {
 }
 
 fn lost(run: &Run, attempt: &Attempt, reason: String) -> Action {
-    let before = run.attempts.iter().filter(|attempt| attempt.end == Some(AttemptEnd::Lost)).count();
-    let times = before + 1;
-    if times < MAX_ATTEMPTS {
+    let losses = || run.attempts.iter().filter(|attempt| attempt.end == Some(AttemptEnd::Lost));
+    let times = losses().count() + 1;
+    let waits = run.unanswered().next().is_some();
+    let excused = losses().filter(|attempt| attempt.waited).count() + usize::from(waits);
+    if times - excused < MAX_ATTEMPTS && excused < MAX_WAITED {
         Action::Lose { run: run.id.clone(), attempt: attempt.number, reason }
     } else {
         Action::GiveUp {

@@ -101,6 +101,7 @@ pub(crate) fn run(number: u64, queued_at: u64, lost: u32, on: Option<u32>) -> Ru
         session: session(machine),
         started_at: NOW,
         end,
+        waited: false,
     };
     let mut attempts: Vec<Attempt> =
         (1..=lost).map(|number| attempt(number, 99, Some(AttemptEnd::Lost))).collect();
@@ -119,6 +120,7 @@ pub(crate) fn run(number: u64, queued_at: u64, lost: u32, on: Option<u32>) -> Ru
         message: None,
         steps: Vec::new(),
         package: None,
+        approvals: Vec::new(),
         extra: Extra::new(),
     }
 }

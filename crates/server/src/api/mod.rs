@@ -1,6 +1,7 @@
 //! The HTTP API, `/v1`: one file a noun. Handlers read from the cache, write to the store and leave deciding to the
 //! controllers.
 
+mod approvals;
 mod apps;
 mod blobs;
 mod error;
@@ -51,6 +52,9 @@ pub(crate) fn router(inner: Arc<Inner>, token: Option<Arc<str>>) -> Router {
         .route("/v1/runs/{run}/attempts/{attempt}/events", post(runs::events))
         .route("/v1/runs/{run}/attempts/{attempt}/finish", post(runs::finish))
         .route("/v1/runs/{run}/attempts/{attempt}/secrets", post(secrets::tell))
+        .route("/v1/runs/{run}/attempts/{attempt}/approvals", post(approvals::ask))
+        .route("/v1/runs/{run}/answer", post(approvals::answer))
+        .route("/v1/approvals", get(approvals::list))
         .route("/v1/projects/{project}/secrets", get(secrets::list))
         .route("/v1/projects/{project}/secrets/{name}", put(secrets::set).delete(secrets::remove))
         .route("/v1/apps", get(apps::list))
