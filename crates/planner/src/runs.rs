@@ -10,7 +10,7 @@ use crate::{Action, Snapshot};
 /// A run whose attempts were lost this often is given up.
 pub const MAX_ATTEMPTS: usize = 3;
 /// Losses while a person was waited for do not count as such; without an end they are not taken either.
-pub const MAX_WAITED: usize = 30;
+const MAX_WAITED: usize = 30;
 
 /// Ends what is lost, then hands out the queue: the longest waiting run first, to the machine with the fewest runs.
 pub(crate) fn decide(snapshot: &Snapshot, actions: &mut Vec<Action>) {

@@ -70,9 +70,9 @@ pub(super) async fn ask(
     let machine = machine.ok_or_else(|| changed_too_often(&id))?;
     // Every change of the run concerns its machine, and so does the end of the session.
     let mut changes = inner.cache.changes_for(&machine);
-    note(&inner, &id, attempt, &body).await?;
     let enough = tokio::time::sleep(WAIT);
     tokio::pin!(enough);
+    note(&inner, &id, attempt, &body).await?;
     loop {
         changes.mark_unchanged();
         let approval = {

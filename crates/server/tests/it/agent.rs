@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_client::api::{
-    AskSecrets, AssignmentEvent, Events, Finish, KeepAlive, NewSession, RunSecrets, SessionBegun, Statuses,
+    AskApproval, AskSecrets, AssignmentEvent, Events, Finish, KeepAlive, NewSession, RunSecrets,
+    SessionBegun, Statuses,
 };
 use sealift_client::{Client, Error, Lines};
 use sealift_model::{
-    ActiveState, Assignment, Digest, EventKind, Extra, Machine, MachineId, Run, RunAssignment, RunEvent,
-    RunId, SessionId, StepOutcome, StepResult, Timestamp, UnitAssignment, UnitName, UnitStatus,
+    ActiveState, Approval, Assignment, Digest, EventKind, Extra, Machine, MachineId, Run, RunAssignment,
+    RunEvent, RunId, SessionId, StepOutcome, StepResult, Timestamp, UnitAssignment, UnitName, UnitStatus,
 };
+
+use tokio::task::JoinHandle;
 
 use crate::house::{House, soon};
 
@@ -175,6 +178,15 @@ impl Agent {
         let path = format!("/v1/runs/{id}/attempts/{attempt}/secrets");
         let told: RunSecrets = self.client.post(&path, &ask).await?;
         Ok(told.secrets.into_iter().map(|(name, value)| (name.to_string(), value.into())).collect())
+    }
+
+    /// Asks people whether a node of this attempt may begin, and waits as long as the server does.
+    pub(crate) fn ask(&self, run: &RunAssignment, node: &str) -> JoinHandle<Result<Approval, Error>> {
+        let path = format!("/v1/runs/{}/attempts/{}/approvals", run.run.id, run.attempt);
+        let session = self.session.clone();
+        let ask = AskApproval { session, node: node.into(), question: format!("Run {node}?") };
+        let client = self.client.clone();
+        tokio::spawn(async move { client.post(&path, &ask).await })
     }
 
     pub(crate) async fn keep_alive(&self) -> Result<(), Error> {
