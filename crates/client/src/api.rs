@@ -42,6 +42,9 @@ pub struct Status {
     pub machines: usize,
     pub runs_queued: usize,
     pub runs_running: usize,
+    /// Nodes that wait for a person.
+    #[serde(default)]
+    pub approvals: usize,
     pub packages: usize,
     pub apps: Vec<AppStatus>,
     /// The public key that packages are signed with, as `minisign -P` takes it.

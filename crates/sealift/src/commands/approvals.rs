@@ -52,8 +52,11 @@ async fn answer(
     reason: Option<String>,
     global: &Global,
 ) -> Result<ExitCode, Error> {
-    let by = super::local::user();
-    let by = if by.is_empty() { "somebody".to_owned() } else { by };
+    let by = match super::local::user() {
+        // As where nobody has logged in.
+        unknown if unknown.is_empty() => format!("user {}", rustix::process::getuid().as_raw()),
+        user => user,
+    };
     let answer = GiveAnswer { node, approved, reason, by };
     let approval: Approval = super::client(global)?.post(&format!("/v1/runs/{run}/answer"), &answer).await?;
     let printer = Printer::new(global.output);
