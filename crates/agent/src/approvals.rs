@@ -45,7 +45,8 @@ impl Approver for Asking {
                     }
                     pause = RETRY_FIRST;
                 }
-                Err(error) if error.retryable() => {
+                // A conflict: others changed the run again and again.
+                Err(error) if error.retryable() || error.code() == Some("conflict") => {
                     tracing::info!(path = self.path, error = chain(&error), "asked again");
                     pause = (pause * 2).min(RETRY_LONGEST);
                 }
@@ -77,4 +78,136 @@ fn decision(answer: sealift_model::Answer) -> Decision {
     }
     let reason = answer.reason.map_or_else(String::new, |reason| format!(": {reason}"));
     Decision::Refused { reason: format!("rejected by {}{reason}", answer.by) }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use sealift_client::Address;
+    use sealift_model::{Attempt, Extra, MachineId, Run, RunState, SessionId, Timestamp};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// A server that says this, an answer for each request and then no more; an empty one hangs up. Gives the requests.
+    fn server(listener: UnixListener, answers: Vec<(u16, &'static str)>) -> JoinHandle<Vec<String>> {
+        tokio::spawn(async move {
+            let mut requests = Vec::new();
+            for (status, body) in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"}") {
+                    assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+                }
+                requests.push(String::from_utf8(request).unwrap());
+                if !body.is_empty() {
+                    let length = body.len();
+                    let text = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n\r\n{body}");
+                    stream.write_all(text.as_bytes()).await.unwrap();
+                }
+            }
+            requests
+        })
+    }
+
+    fn asking(dir: &std::path::Path) -> (UnixListener, Asking) {
+        let socket = dir.join("api.sock");
+        let session = SessionId::from_bytes([1; 16]);
+        let attempt = Attempt {
+            number: 2,
+            machine: MachineId::from_bytes([1; 16]),
+            session: session.clone(),
+            started_at: Timestamp(1),
+            end: None,
+            waited: false,
+        };
+        let run = Run {
+            id: "hello-1".parse().unwrap(),
+            branch: "main".parse().unwrap(),
+            commit: "a".repeat(40).parse().unwrap(),
+            subject: String::new(),
+            source: "b".repeat(64).parse().unwrap(),
+            pipeline: "ci".to_owned(),
+            state: RunState::Running,
+            attempts: vec![attempt],
+            queued_at: Timestamp(1),
+            ended_at: None,
+            message: None,
+            steps: Vec::new(),
+            package: None,
+            approvals: Vec::new(),
+            extra: Extra::new(),
+        };
+        let listener = UnixListener::bind(&socket).unwrap();
+        let client = Client::new(Address::Unix(socket), None);
+        let assignment = RunAssignment { run, attempt: 2, session };
+        (listener, Asking::new(client, assignment, CancellationToken::new()))
+    }
+
+    const WAITS: (u16, &str) = (200, r#"{"node":"deploy","question":"Ship it?","since":1}"#);
+    const YES: (u16, &str) = (
+        200,
+        r#"{"node":"deploy","question":"Ship it?","since":1,"answer":{"approved":true,"by":"ann","at":2}}"#,
+    );
+
+    #[tokio::test]
+    async fn it_asks_on_until_there_is_an_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listener, asking) = asking(dir.path());
+        // Nothing yet; the connection breaks; the server is in trouble; others were faster.
+        let conflict = (409, r#"{"error":{"code":"conflict","message":"changed too often"}}"#);
+        let server = server(listener, vec![WAITS, (0, ""), (500, "{}"), WAITS, conflict, YES]);
+        let decision = asking.ask("deploy", "Ship it?").await;
+        assert_eq!(decision, Decision::Approved { by: Some("ann".to_owned()) });
+        let requests = server.await.unwrap();
+        assert!(requests[0].starts_with("POST /v1/runs/hello-1/attempts/2/approvals HTTP"), "{requests:?}");
+        assert!(requests[0].contains(r#""node":"deploy","question":"Ship it?""#), "{requests:?}");
+        assert!(requests.iter().all(|request| *request == requests[0]), "{requests:?}");
+    }
+
+    #[tokio::test]
+    async fn a_no_says_who_and_why() {
+        for (told, wanted) in [
+            (
+                r#"{"node":"a","question":"b","since":1,"answer":{"approved":false,"by":"bob","at":2,"reason":"no"}}"#,
+                "rejected by bob: no",
+            ),
+            (
+                r#"{"node":"a","question":"b","since":1,"answer":{"approved":false,"by":"bob","at":2}}"#,
+                "rejected by bob",
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let (listener, asking) = asking(dir.path());
+            server(listener, vec![(200, told)]);
+            assert_eq!(asking.ask("a", "b").await, Decision::Refused { reason: wanted.to_owned() });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_ask_is_a_no() {
+        for (status, told, wanted) in [
+            (404, r#"{"error":{"code":"not-found","message":"no such route"}}"#, "older than the agent"),
+            (400, r#"{"error":{"code":"invalid","message":"too long"}}"#, "too long"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let (listener, asking) = asking(dir.path());
+            server(listener, vec![(status, told)]);
+            let Decision::Refused { reason } = asking.ask("a", "b").await else { panic!("it was approved") };
+            assert!(reason.contains(wanted), "{reason}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_no_longer_counts_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listener, asking) = asking(dir.path());
+        server(listener, vec![(410, r#"{"error":{"code":"fenced","message":"over"}}"#)]);
+        tokio::select! {
+            decision = asking.ask("a", "b") => panic!("{decision:?}"),
+            () = asking.cancel.cancelled() => {}
+        }
+    }
 }

@@ -76,7 +76,7 @@ async fn a_question_is_listed_answered_and_told_to_the_agent_that_waits() {
     assert_eq!((&*approval.node, said(&approval)), ("deploy", Some((true, "ann"))));
     assert_eq!(heard(asked.remove(0)).await.unwrap(), approval);
     assert_eq!(house.waiting().await, []);
-    assert_eq!(house.run(id).await.approvals, [approval.clone()]);
+    assert_eq!(house.run(id).await.approvals, std::slice::from_ref(&approval));
     // It stays when the run has ended.
     let ended = agent.pass(&handed, None, &[]).await.unwrap();
     assert_eq!(ended.approvals, [approval]);
@@ -160,7 +160,7 @@ async fn a_lost_attempt_asks_again_but_not_what_was_answered() {
 }
 
 #[tokio::test]
-async fn an_aborted_run_waits_no_longer() {
+async fn a_run_that_ended_waits_no_longer() {
     let house = House::open().await;
     let mut agent = Agent::begin(&house, &machine(1, 1), 1).await;
     let (handed, mut asked) = house.asked(&mut agent, &["deploy"]).await;
@@ -171,6 +171,13 @@ async fn an_aborted_run_waits_no_longer() {
     assert_eq!(house.waiting().await, []);
     let (status, _, message) = refused(house.answer(id, None, true, "ann").await);
     assert_eq!((status, &*message), (409, "hello-1 has ended, and waits for no approval"));
+
+    // As where another node failed first.
+    let (handed, mut asked) = house.asked(&mut agent, &["deploy"]).await;
+    let run = agent.fail(&handed).await.unwrap();
+    assert_eq!((run.state, run.approvals), (RunState::Failed, vec![]));
+    assert_refused(heard(asked.remove(0)).await, 410, "fenced");
+    assert_eq!(house.waiting().await, []);
 }
 
 #[tokio::test]
