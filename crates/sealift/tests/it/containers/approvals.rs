@@ -29,6 +29,8 @@ fn waiting(dev: &Dev, run: &str) -> Value {
             assert_eq!(item["run"], run);
             return item.clone();
         }
+        let newest = &dev.json(&["runs", "--limit", "1"])["items"][0];
+        assert!(newest["ended_at"].is_null(), "it did not wait: {}", dev.ok(&["logs"]));
     }
 }
 
