@@ -20,6 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use sealift_model::diagnostic::chain;
 use sealift_model::{EventKind, Stream};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -97,12 +98,13 @@ exit $?
 /// Prints what the shell exports, as [`variables`] reads it.
 /// Found whatever the step made of PATH, and without ending a shell under `set -e`.
 const ENV: &str = "command -p env -0 || command env -0 || command -p env || command env || :";
-const DEFAULT_SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec /bin/sh";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
     Engine(#[from] engine::Error),
+    #[error("the box does not start: it needs a /bin/sh, which the image may lack")]
+    NoShell(#[source] engine::Error),
     #[error("the pipes to the box cannot be opened")]
     Pipes(#[source] std::io::Error),
     #[error("the shell does not take its commands")]
@@ -177,7 +179,7 @@ enum Heard {
 pub(crate) fn command(shell: &[String]) -> (Vec<String>, Vec<String>) {
     let mut command = ["-c", SUPERVISOR, "sealift"].map(str::to_owned).to_vec();
     if shell.is_empty() {
-        command.extend(["/bin/sh", "-c", DEFAULT_SHELL].map(str::to_owned));
+        command.extend(["/bin/sh", "-c", shell::BEST].map(str::to_owned));
     } else {
         command.extend(shell.iter().cloned());
     }
@@ -194,8 +196,12 @@ impl Session {
         root: bool,
     ) -> Result<Session, Error> {
         let pipes = Pipes::open(control).map_err(Error::Pipes)?;
-        let shell = engine.attach(container).await?;
-        engine.start(container).await?;
+        // Engines say it in many words, which differ; some when they prepare the box, others when they start it.
+        let failed = |error: engine::Error| {
+            if chain(&error).contains("/bin/sh") { Error::NoShell(error) } else { Error::Engine(error) }
+        };
+        let shell = engine.attach(container).await.map_err(failed)?;
+        engine.start(container).await.map_err(failed)?;
         let nonce = nonce()?;
         let readers = [LineReader::new(&nonce), LineReader::new(&nonce)];
         let (engine, container, state) = (engine.clone(), container.to_owned(), State::Waiting);

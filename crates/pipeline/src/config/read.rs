@@ -375,6 +375,7 @@ impl Reader {
         }
         let mut config = BoxConfig { line: node.at.line, ..BoxConfig::default() };
         if let Some(id) = scalar(node) {
+            self.check_digest(&id, node.at);
             config.id = id;
             return Some(config);
         }
@@ -384,7 +385,10 @@ impl Reader {
         }
         for (name, key, value) in self.pairs(node) {
             match name.as_str() {
-                "id" => config.id = self.text(&name, value).unwrap_or_default(),
+                "id" => {
+                    config.id = self.text(&name, value).unwrap_or_default();
+                    self.check_digest(&config.id, value.at);
+                }
                 "tag" => config.tag = self.text(&name, value),
                 "name" => config.name = self.text(&name, value),
                 "cmd" => config.cmd = self.text(&name, value),
@@ -409,6 +413,16 @@ impl Reader {
             self.drops(node.at, format!("the {what} has no image"), Some("name it with `id:`".to_owned()));
         }
         Some(config)
+    }
+
+    /// Warns of what no registry knows as a digest; one with variables in it is not known yet.
+    fn check_digest(&mut self, id: &str, at: Place) {
+        let Some((_, digest)) = id.split_once('@').filter(|_| !id.contains('$')) else { return };
+        let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+        if hex.len() != 64 || !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            let help = "wanted `@sha256:` and 64 hex digits in lower case".to_owned();
+            self.warn(at, format!("`{digest}` is no digest of an image"), Some(help));
+        }
     }
 
     /// Reads a key of a box in Sealift's own form; false where `name` is none.
@@ -566,6 +580,8 @@ mod tests {
             ("box: {id: a, tga: b}\n", vec!["1:14 unknown key `tga` of the box is ignored"]),
             ("box: a\nservices: redis\n", vec!["2:11 services are ignored: they are a list"]),
             ("box: a\nbox: b\n", vec!["2:1 `box` was given before, in line 1: the last one counts"]),
+            ("box: {id: a@sha256:abc}\n", vec!["1:11 `sha256:abc` is no digest of an image"]),
+            ("box: a@$DIGEST\n", vec![]),
             ("bxo: a\n", vec!["1:1 unknown key `bxo` is ignored"]),
             ("build:\n  steps: [a]\n", vec!["1:1 no box for pipeline build"]),
             ("box: a\nbuild:\n", vec!["2:1 pipeline build is empty"]),

@@ -13,9 +13,7 @@ pub(super) async fn shell(properties: &Properties<'_>, context: &Context<'_>) ->
         ));
     };
     let code = properties.text("code").unwrap_or_default();
-    let then = properties
-        .text("cmd")
-        .unwrap_or_else(|| "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec /bin/sh".to_owned());
+    let then = properties.text("cmd").unwrap_or_else(|| shell::BEST.to_owned());
     let dir = context.env.get("WERCKER_SOURCE_DIR").unwrap_or("/");
     let script = format!("cd {} || exit 1\n{code}\n{then}", shell::quote(dir));
     let command = ["/bin/sh".to_owned(), "-c".to_owned(), script];

@@ -13,8 +13,6 @@ use crate::pull::Tell as _;
 use crate::session::Session;
 use crate::shell;
 
-const SHELL: &str = "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec /bin/sh";
-
 impl Run {
     /// Notes what the shell exports, before a step may take it along.
     pub(super) async fn remember(&mut self, session: &mut Session) {
@@ -83,8 +81,11 @@ impl Run {
         self.note(format!("step {step} failed: here is a shell in its box, which ends with `exit`")).await;
         let env = exported(&self.exported, session).await.unwrap_or_else(|_| self.exported.clone());
         let dir = env.get("PWD").or_else(|| env.get("WERCKER_SOURCE_DIR")).unwrap_or("/");
-        let command =
-            ["/bin/sh".to_owned(), "-c".to_owned(), format!("cd {} 2>/dev/null; {SHELL}", shell::quote(dir))];
+        let command = [
+            "/bin/sh".to_owned(),
+            "-c".to_owned(),
+            format!("cd {} 2>/dev/null; {}", shell::quote(dir), shell::BEST),
+        ];
         let attached = async {
             let opened =
                 self.engine.interactive(&scene.container, &command, None, env.entries(), terminal.size());
