@@ -81,7 +81,6 @@ fn decision(answer: sealift_model::Answer) -> Decision {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use sealift_client::Address;
     use sealift_model::{Attempt, Extra, MachineId, Run, RunState, SessionId, Timestamp};
