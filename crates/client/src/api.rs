@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sealift_model::{
     App, AppPhase, Assignment, BranchName, CommitId, Digest, Machine, Package, Placement, Presence,
     ProjectName, Release, ReleaseNumber, RunEvent, RunId, SecretName, SecretValue, SessionId, StepResult,
-    Timestamp, Unit, UnitName, UnitStatus,
+    Timestamp, Unit, UnitName, UnitStatus, Withdrawal,
 };
 use serde::{Deserialize, Serialize};
 
@@ -187,13 +187,18 @@ pub struct KeepAlive {
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum AssignmentEvent {
     /// All assignments there are; the first line.
-    All { assignments: Vec<Assignment> },
+    All {
+        assignments: Vec<Assignment>,
+        /// Units that are not assigned and of which the server has not heard that they are not there.
+        #[serde(default)]
+        drop_units: Vec<Withdrawal>,
+    },
     /// What one change of the state did to them, together.
     Changed {
         /// New and changed ones.
         put: Vec<Assignment>,
-        /// Units that are no longer assigned.
-        drop_units: Vec<UnitName>,
+        /// Units that are no longer assigned; each wants to be confirmed by [`Statuses::gone`], held or not.
+        drop_units: Vec<Withdrawal>,
         /// Attempts that are no longer assigned: over, aborted or handed to another.
         drop_runs: Vec<(RunId, u32)>,
     },
@@ -206,8 +211,8 @@ pub struct Statuses {
     pub statuses: Vec<UnitStatus>,
     /// Units whose stop and removal this confirms.
     #[serde(default)]
-    pub gone: Vec<UnitName>,
-    /// True for a session's first report: units that it does not name are not there.
+    pub gone: Vec<Withdrawal>,
+    /// True for a session's first report: what was said before of units that it does not name counts no more.
     #[serde(default)]
     pub all: bool,
 }

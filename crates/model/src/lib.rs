@@ -33,7 +33,7 @@ pub use package::{Package, PackageName};
 pub use run::{Attempt, AttemptEnd, Run, RunState, StepOutcome, StepResult};
 pub use secret::{InvalidSecret, SecretValue};
 pub use time::Timestamp;
-pub use unit::{ActiveState, DesiredState, Placement, Requirements, Unit, UnitStatus};
+pub use unit::{ActiveState, DesiredState, Placement, Requirements, Unit, UnitStatus, Withdrawal};
 
 /// Keys that this version does not know, kept as they came.
 pub type Extra = serde_json::Map<String, serde_json::Value>;

@@ -1,6 +1,6 @@
 //! What a snapshot is like after an action. The server writes exactly this.
 
-use sealift_model::{Attempt, AttemptEnd, Placement, Run, RunState, Timestamp};
+use sealift_model::{Attempt, AttemptEnd, Placement, Run, RunState, Timestamp, UnitStatus};
 
 use crate::{Action, Snapshot};
 
@@ -17,7 +17,10 @@ pub fn apply(snapshot: &mut Snapshot, action: &Action, now: Timestamp) -> bool {
             if snapshot.placements.contains_key(unit) {
                 return false;
             }
-            let placement = Placement { unit: unit.clone(), machine: machine.clone(), since: now };
+            snapshot.last_placement += 1;
+            let id = snapshot.last_placement;
+            let placement = Placement { id, unit: unit.clone(), machine: machine.clone(), since: now };
+            snapshot.statuses.insert((machine.clone(), unit.clone()), UnitStatus::unheard(&placement));
             snapshot.placements.insert(unit.clone(), placement);
             true
         }

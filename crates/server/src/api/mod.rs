@@ -94,7 +94,12 @@ impl Inner {
 
 /// Makes a transaction hold only if `key` is as `world` shows it.
 pub(crate) fn unchanged(txn: Txn, world: &World, key: &Key) -> Txn {
-    match world.modified(key) {
+    as_seen(txn, key, world.modified(key))
+}
+
+/// Only if what is at `key` was last written then; none: if it is not there.
+pub(crate) fn as_seen(txn: Txn, key: &Key, modified: Option<Revision>) -> Txn {
+    match modified {
         Some(revision) => txn.if_modified_at(key.to_string(), revision),
         None => txn.if_absent(key.to_string()),
     }
