@@ -9,6 +9,7 @@
 #[cfg(feature = "contract")]
 pub mod contract;
 mod core;
+pub mod election;
 mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;

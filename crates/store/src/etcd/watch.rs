@@ -6,6 +6,7 @@
 //! Must not know: what the changes mean.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use tokio::sync::watch::Receiver;
@@ -71,16 +72,26 @@ impl EtcdWatch {
     async fn connect(&mut self) -> Result<(), Error> {
         self.partial = None;
         let message = self.create(to_i64(self.seen.0).saturating_add(1));
-        self.preferred.mark_unchanged();
-        let (member, first, answers) = self
-            .client
-            .subscribe::<_, wire::WatchResponse>(wire::WATCH, message)
-            .await
-            .map_err(|error| failed("watch etcd", error))?;
-        self.check_cancelled(&first)?;
-        self.check_history().await?;
-        self.connection = Some(Connection { member, answers });
-        Ok(())
+        let mut first_attempt = true;
+        loop {
+            let (member, first, answers) = self
+                .client
+                .subscribe::<_, wire::WatchResponse>(wire::WATCH, message.clone())
+                .await
+                .map_err(|error| failed("watch etcd", error))?;
+            self.check_history().await?;
+            match self.check_cancelled(&first) {
+                Ok(()) => {
+                    self.connection = Some(Connection { member, answers });
+                    return Ok(());
+                }
+                // A watch is refused like this for an old token as well, and the call before has got a new one.
+                Err(Error::Storage { cause, .. }) if is_denied(&cause) && first_attempt => {
+                    first_attempt = false;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn create(&self, start_revision: i64) -> wire::WatchRequest {
@@ -154,11 +165,11 @@ impl EtcdWatch {
         }
         // Everything else passes (no leader) or is said again by the next attempt (no permission).
         let kind = if answer.cancel_reason.contains("permission denied") {
-            std::io::ErrorKind::PermissionDenied
+            io::ErrorKind::PermissionDenied
         } else {
-            std::io::ErrorKind::ConnectionAborted
+            io::ErrorKind::ConnectionAborted
         };
-        Err(Error::storage("watch etcd", std::io::Error::new(kind, answer.cancel_reason.clone())))
+        Err(Error::storage("watch etcd", io::Error::new(kind, answer.cancel_reason.clone())))
     }
 
     /// Takes in one answer; whole revisions become ready.
@@ -207,6 +218,10 @@ impl EtcdWatch {
     }
 }
 
+fn is_denied(cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::PermissionDenied
+}
+
 #[async_trait::async_trait]
 impl WatchSource for EtcdWatch {
     /// Dropped while it waits, it has lost nothing: what was read is kept here, and a connection that was being made
@@ -248,10 +263,10 @@ impl WatchSource for EtcdWatch {
             };
             let taken = match answer {
                 Ok(Some(answer)) => self.take(answer),
-                Ok(None) => Err(Error::storage("watch etcd", std::io::ErrorKind::UnexpectedEof.into())),
+                Ok(None) => Err(Error::storage("watch etcd", io::ErrorKind::UnexpectedEof.into())),
                 Err(status) => {
                     tracing::debug!(reason = client::text(&status), "a watch lost its connection");
-                    Err(Error::storage("watch etcd", std::io::Error::other(client::text(&status))))
+                    Err(Error::storage("watch etcd", io::Error::other(client::text(&status))))
                 }
             };
             match taken {
