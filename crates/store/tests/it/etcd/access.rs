@@ -86,17 +86,21 @@ async fn certificates_are_asked_for_and_checked() {
     assert_eq!(watch.next().await.unwrap().unwrap().revision, put);
 
     // Without a client's certificate; with etcd's signed by somebody unknown to us; with one of another CA.
-    let error = refused(with_ca()).await;
-    assert!(error.retryable() && !error.is_unknown(), "{error:?}");
     let strangers = tempfile::tempdir().unwrap();
     make_certificate(strangers.path(), "ca", true);
     make_certificate(strangers.path(), "client", false);
     let strange = |name: &str| std::fs::read(strangers.path().join(name)).unwrap();
-    let error = refused(cluster.options().identity(read("client.pem"), read("client.key"))).await;
-    assert!(words(&error).contains("UnknownIssuer"), "{}", words(&error));
-    let error = refused(cluster.options().ca(strange("ca.pem"))).await;
-    assert!(words(&error).contains("certificate"), "{}", words(&error));
-    refused(with_ca().identity(strange("client.pem"), strange("client.key"))).await;
+    let (none, no_ca, other_ca, other_identity) = tokio::join!(
+        refused(with_ca()),
+        refused(cluster.options().identity(read("client.pem"), read("client.key"))),
+        refused(cluster.options().ca(strange("ca.pem"))),
+        refused(with_ca().identity(strange("client.pem"), strange("client.key"))),
+    );
+    for error in [&none, &no_ca, &other_ca, &other_identity] {
+        assert!(error.retryable() && !error.is_unknown(), "{error:?}");
+    }
+    assert!(words(&no_ca).contains("UnknownIssuer"), "{}", words(&no_ca));
+    assert!(words(&other_ca).contains("certificate"), "{}", words(&other_ca));
 }
 
 #[tokio::test]
@@ -106,7 +110,6 @@ async fn a_user_has_its_prefix_and_nothing_else() {
     }
     let mut cluster = Cluster::start(1);
     cluster.open().await;
-    let user = || cluster_options(&cluster).user("sealift", "secret");
     for command in [
         &["user", "add", "root:rootsecret"][..],
         &["user", "grant-role", "root", "root"],
@@ -120,7 +123,8 @@ async fn a_user_has_its_prefix_and_nothing_else() {
         assert!(!said.is_empty(), "{command:?} failed");
     }
 
-    let store = cluster.open_with(user()).await;
+    let options = cluster.options().user("sealift", "secret");
+    let store = cluster.open_with(options.clone()).await;
     let start = store.revision().await.unwrap();
     let mut watch = store.watch("", start).await.unwrap();
     let lease = store.grant_lease(Duration::from_secs(60)).await.unwrap();
@@ -129,20 +133,19 @@ async fn a_user_has_its_prefix_and_nothing_else() {
     assert_eq!(store.range("").await.unwrap().entries.len(), 1);
     assert_eq!(watch.next().await.unwrap().unwrap().revision, put);
 
-    for options in [
-        cluster_options(&cluster),
-        cluster_options(&cluster).user("sealift", "wrong"),
-        cluster_options(&cluster).user("nobody", "secret"),
+    for wrong in [
+        cluster.options(),
+        cluster.options().user("sealift", "wrong"),
+        cluster.options().user("nobody", "secret"),
         EtcdOptions::new(cluster.endpoints(), "/other/").user("sealift", "secret"),
     ] {
-        let error = refused(options.clone()).await;
+        let error = refused(wrong.clone()).await;
         // Trying again would not help, so it is not done.
-        assert!(is_denied(&error) && !error.retryable(), "{options:?}: {error:?}");
-        assert!(!format!("{options:?}{error:?}").contains("secret"), "a password is shown");
+        assert!(is_denied(&error) && !error.retryable(), "{wrong:?}: {error:?}");
+        assert!(!format!("{wrong:?}{error:?}").contains("secret"), "a password is shown");
     }
 
     // A member that starts again knows nobody's token.
-    let options = user();
     cluster.kill(0);
     cluster.spawn(0);
     cluster.open_with(options).await;
@@ -153,10 +156,6 @@ async fn a_user_has_its_prefix_and_nothing_else() {
     for watch in [&mut watch, &mut another] {
         assert_eq!(watch.next().await.unwrap().unwrap().revision, put);
     }
-}
-
-fn cluster_options(cluster: &Cluster) -> EtcdOptions {
-    cluster.options()
 }
 
 #[tokio::test]
