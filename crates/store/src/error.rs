@@ -70,6 +70,13 @@ impl Error {
         matches!(self, Error::Storage { cause, .. } if cause.kind() != io::ErrorKind::PermissionDenied)
     }
 
+    /// Whether to read again and decide anew: the change was not made because things are not as they were, or it may
+    /// have been made all the same.
+    #[must_use]
+    pub fn wants_another_look(&self) -> bool {
+        self.is_conflict() || self.is_unknown()
+    }
+
     /// Whether the change may have been made all the same.
     #[must_use]
     pub fn is_unknown(&self) -> bool {

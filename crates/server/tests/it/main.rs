@@ -25,4 +25,5 @@ mod house;
 mod leases;
 mod logs;
 mod secrets;
+mod unknown;
 mod wire;

@@ -149,9 +149,9 @@ async fn a_user_has_its_prefix_and_nothing_else() {
     cluster.kill(0);
     cluster.spawn(0);
     cluster.open_with(options).await;
+    let mut another = store.watch("", start).await.unwrap();
     let put = store.commit(Txn::new().put("b", "2")).await.unwrap();
     store.keep_alive(lease).await.unwrap();
-    let mut another = store.watch("", start).await.unwrap();
     another.next().await.unwrap().unwrap();
     for watch in [&mut watch, &mut another] {
         assert_eq!(watch.next().await.unwrap().unwrap().revision, put);
