@@ -597,6 +597,7 @@ pub async fn brings_watches_to_a_barrier(store: Shared) {
     }
     assert_eq!(changes, [one]);
     // It is not seen otherwise.
+    assert_eq!(store.get("").await.unwrap(), None);
     assert_eq!(keys(&store, "").await, ["a"]);
     let two = put(&store, "a", "2").await;
     assert!(two > barrier || barrier == one);

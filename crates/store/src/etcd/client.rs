@@ -36,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(400);
 pub(super) enum CallError {
     /// etcd said no, and did nothing.
     Refused(Status),
-    /// Nothing was done: no member could be reached, or none had a leader, until the time was up.
+    /// Nothing was changed: no member could be reached, or none had a leader, until the time was up.
     NotDone(io::Error),
     /// It may have been done.
     Unknown(io::Error),
@@ -45,8 +45,10 @@ pub(super) enum CallError {
 /// Whether a call may be sent again when no answer came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// It reads, or doing it twice comes to the same.
+    /// It changes nothing that anybody could see.
     Harmless,
+    /// Doing it twice comes to the same as doing it once.
+    Idempotent,
     /// It changes something that must be changed once.
     Never,
 }
@@ -197,12 +199,13 @@ impl Client {
         let deadline = Instant::now() + self.timeout;
         let mut asked = 0;
         let mut introduced = false;
+        let mut may_be_done = false;
         loop {
             let number = *self.preferred.borrow();
             let member = self.member(number);
             let left = deadline.saturating_duration_since(Instant::now());
             // A member that says nothing must leave time for the others, if they may be asked at all.
-            let limit = if repeat == Repeat::Harmless { left.min(self.timeout / 3) } else { left };
+            let limit = if repeat != Repeat::Never { left.min(self.timeout / 3) } else { left };
             let answer = async {
                 let token = self.token(member, limit).await?;
                 match tokio::time::timeout(limit, attempt(member.channel.clone(), token, limit)).await {
@@ -231,14 +234,19 @@ impl Client {
                     self.give_up(number);
                     return Err(CallError::Unknown(said_by(member, &status)));
                 }
-                Failure::NotSent(status) | Failure::Unknown(status) => status,
+                Failure::Unknown(status) => {
+                    may_be_done |= repeat == Repeat::Idempotent;
+                    status
+                }
+                Failure::NotSent(status) => status,
             };
             tracing::debug!(member = member.url, reason = text(&status), "etcd did not answer");
             self.give_up(number);
             let rounds = asked / self.members.len();
             let pause = if asked % self.members.len() == 0 { pause(rounds) } else { Duration::ZERO };
             if Instant::now() + pause >= deadline {
-                return Err(CallError::NotDone(said_by(member, &status)));
+                let cause = said_by(member, &status);
+                return Err(if may_be_done { CallError::Unknown(cause) } else { CallError::NotDone(cause) });
             }
             tokio::time::sleep(pause).await;
         }

@@ -81,7 +81,7 @@ impl EtcdStore {
     /// [`Error::FutureRevision`], or [`Error::Storage`].
     pub async fn compact(&self, revision: Revision) -> Result<(), Error> {
         let message = wire::CompactionRequest { revision: to_i64(revision.0) };
-        match self.client.call::<_, wire::Done>(wire::COMPACT, message, Repeat::Harmless).await {
+        match self.client.call::<_, wire::Done>(wire::COMPACT, message, Repeat::Idempotent).await {
             Ok(_) => Ok(()),
             Err(CallError::Refused(status)) if is_compacted(&status) => Ok(()),
             Err(CallError::Refused(status)) if is_future(&status) => {
@@ -208,9 +208,6 @@ impl EtcdStore {
 #[async_trait::async_trait]
 impl Store for EtcdStore {
     async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
-        if key.is_empty() {
-            return Ok(None);
-        }
         let message = wire::RangeRequest { key: self.full(key), ..Default::default() };
         let answer = self.page(message).await.map_err(|error| failed("read from etcd", error))?;
         Ok(answer.kvs.into_iter().find_map(|kv| to_entry(&self.prefix, kv)))
@@ -294,7 +291,7 @@ impl Store for EtcdStore {
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
         let message = wire::LeaseRequest { id: to_i64(lease.0) };
-        match self.client.call::<_, wire::Done>(wire::LEASE_REVOKE, message, Repeat::Harmless).await {
+        match self.client.call::<_, wire::Done>(wire::LEASE_REVOKE, message, Repeat::Idempotent).await {
             Ok(_) => Ok(()),
             Err(CallError::Refused(status)) if is_lease_not_found(&status) => Ok(()),
             Err(error) => Err(failed("end a lease in etcd", error)),
@@ -389,9 +386,7 @@ fn failed(doing: &'static str, error: CallError) -> Error {
         CallError::NotDone(cause) => Error::storage(doing, cause),
         CallError::Refused(status) => {
             let kind = match status.code() {
-                Code::PermissionDenied | Code::Unauthenticated => io::ErrorKind::PermissionDenied,
-                // This is how etcd says that the password is wrong, or that it wants one.
-                Code::InvalidArgument if is_about_user(status.message()) => io::ErrorKind::PermissionDenied,
+                _ if is_about_user(status.message()) => io::ErrorKind::PermissionDenied,
                 Code::ResourceExhausted if status.message().contains("space exceeded") => {
                     io::ErrorKind::StorageFull
                 }
@@ -402,8 +397,15 @@ fn failed(doing: &'static str, error: CallError) -> Error {
     }
 }
 
+/// Whether etcd does not let us in, or not do this; its codes differ from call to call.
 fn is_about_user(message: &str) -> bool {
-    ["user name is empty", "invalid user ID or password", "authentication is not enabled"]
-        .iter()
-        .any(|said| message.contains(said))
+    [
+        "permission denied",
+        "invalid auth token",
+        "user name is empty",
+        "invalid user ID or password",
+        "authentication is not enabled",
+    ]
+    .iter()
+    .any(|said| message.contains(said))
 }

@@ -14,7 +14,8 @@ use tonic::Streaming;
 
 use super::client::{self, CallError, Client, Repeat};
 use super::{
-    after_prefix, failed, is_compacted, is_future, revision_of, to_entry, to_i64, to_key, to_u64, wire,
+    after_prefix, failed, is_about_user, is_compacted, is_future, revision_of, to_entry, to_i64, to_key,
+    to_u64, wire,
 };
 use crate::{Batch, Error, Event, Revision, WatchSource};
 
@@ -51,8 +52,14 @@ impl EtcdWatch {
         prefix: &str,
         after: Revision,
     ) -> Result<EtcdWatch, Error> {
+        let mut watch = EtcdWatch::new(client, store_prefix, prefix, after);
+        watch.connect().await?;
+        Ok(watch)
+    }
+
+    fn new(client: Arc<Client>, store_prefix: &str, prefix: &str, after: Revision) -> EtcdWatch {
         let key = [store_prefix.as_bytes(), prefix.as_bytes()].concat();
-        let mut watch = EtcdWatch {
+        EtcdWatch {
             preferred: client.preferred(),
             client,
             prefix: store_prefix.to_owned(),
@@ -64,9 +71,7 @@ impl EtcdWatch {
             connection: None,
             failures: 0,
             over: None,
-        };
-        watch.connect().await?;
-        Ok(watch)
+        }
     }
 
     async fn connect(&mut self) -> Result<(), Error> {
@@ -164,7 +169,7 @@ impl EtcdWatch {
             return Err(Error::Compacted { oldest: Revision(to_u64(answer.compact_revision)) });
         }
         // Everything else passes (no leader) or is said again by the next attempt (no permission).
-        let kind = if answer.cancel_reason.contains("permission denied") {
+        let kind = if is_about_user(&answer.cancel_reason) {
             io::ErrorKind::PermissionDenied
         } else {
             io::ErrorKind::ConnectionAborted
@@ -278,5 +283,83 @@ impl WatchSource for EtcdWatch {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tonic::transport::Endpoint;
+
+    use super::*;
+    use crate::etcd::wire::{EventType, KeyValue, ResponseHeader, WatchResponse};
+
+    /// A watch after revision 10 that is connected to nothing.
+    fn watch() -> EtcdWatch {
+        let endpoint = Endpoint::from_static("http://127.0.0.1:1");
+        let client = Arc::new(Client::new(vec![endpoint], None, Duration::from_secs(1)));
+        EtcdWatch::new(client, "/p/", "", Revision(10))
+    }
+
+    fn event(kind: EventType, key: &str, revision: i64) -> wire::Event {
+        let kv = KeyValue { key: format!("/p/{key}").into(), mod_revision: revision, ..Default::default() };
+        wire::Event { r#type: kind.into(), prev_kv: None, kv: Some(kv) }
+    }
+
+    fn answer(revision: i64, fragment: bool, events: &[(&str, i64)]) -> WatchResponse {
+        let events = events.iter().map(|(key, revision)| event(EventType::Put, key, *revision)).collect();
+        WatchResponse { header: Some(ResponseHeader { revision }), fragment, events, ..Default::default() }
+    }
+
+    fn told(watch: &mut EtcdWatch) -> Vec<(u64, Vec<String>)> {
+        let keys = |batch: Batch| batch.events.iter().map(|event| event.key().to_owned()).collect();
+        watch.ready.drain(..).map(|batch| (batch.revision.0, keys(batch))).collect()
+    }
+
+    fn batch(revision: u64, keys: &[&str]) -> (u64, Vec<String>) {
+        (revision, keys.iter().map(|key| (*key).to_owned()).collect())
+    }
+
+    #[tokio::test]
+    async fn puts_revisions_together_from_fragments() {
+        let mut watch = watch();
+        watch.take(answer(14, true, &[("a", 11), ("b", 11), ("a", 12)])).unwrap();
+        // The end of 12 may be still to come.
+        assert_eq!(told(&mut watch), [batch(11, &["a", "b"])]);
+        watch.take(answer(14, true, &[("b", 12)])).unwrap();
+        assert_eq!(told(&mut watch), []);
+        watch.take(answer(14, false, &[("c", 12), ("a", 14)])).unwrap();
+        assert_eq!(told(&mut watch), [batch(12, &["a", "b", "c"]), batch(14, &["a"])]);
+        // After a new connection, which tells again what was in pieces and perhaps more.
+        watch.take(answer(16, true, &[("a", 15)])).unwrap();
+        watch.partial = None;
+        watch.take(answer(16, false, &[("a", 14), ("a", 15), ("b", 15), ("a", 16)])).unwrap();
+        assert_eq!(told(&mut watch), [batch(15, &["a", "b"]), batch(16, &["a"])]);
+    }
+
+    #[tokio::test]
+    async fn tells_progress_once_and_only_forwards() {
+        let mut watch = watch();
+        for revision in [10, 12, 12, 11] {
+            watch.take(answer(revision, false, &[])).unwrap();
+        }
+        assert_eq!(told(&mut watch), [batch(12, &[])]);
+        // The store's own key, and one that is not the store's, are progress too.
+        watch.take(answer(14, false, &[("", 13)])).unwrap();
+        let mut foreign = answer(14, false, &[("x", 14)]);
+        foreign.events[0].kv.as_mut().unwrap().key.push(0xff);
+        watch.take(foreign).unwrap();
+        assert_eq!(told(&mut watch), [batch(13, &[]), batch(14, &[])]);
+    }
+
+    #[tokio::test]
+    async fn a_deletion_that_etcd_half_forgot_ends_the_watch() {
+        let mut watch = watch();
+        let mut half = answer(11, false, &[]);
+        half.events.push(event(EventType::Delete, "a", 11));
+        assert!(matches!(watch.take(half), Err(Error::Compacted { oldest: Revision(11) })));
+        let cancelled = WatchResponse { canceled: true, compact_revision: 20, ..Default::default() };
+        assert!(matches!(watch.take(cancelled), Err(Error::Compacted { oldest: Revision(20) })));
     }
 }
