@@ -266,7 +266,7 @@ impl Follower {
                 Ok(Some(batch)) => self.apply(&batch),
                 Ok(None) => return Ok(()),
                 Err(sealift_store::Error::Compacted { .. } | sealift_store::Error::FutureRevision { .. }) => {
-                    self.watch = None
+                    self.watch = None;
                 }
                 Err(error) => return Err(error),
             }

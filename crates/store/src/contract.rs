@@ -24,7 +24,7 @@ pub type Shared = Arc<dyn Store>;
 const TTL: Duration = Duration::from_secs(2);
 
 /// Makes a test of every case. `make` names an async function without arguments that gives an empty store as
-/// [`Shared`](crate::contract::Shared) and a guard that lives as long as the test (a temporary directory, say).
+/// [`Shared`] and a guard that lives as long as the test (a temporary directory, say).
 /// `timed` is the attribute for cases in which time passes: `tokio::test(start_paused = true)` where no other
 /// process is involved.
 #[macro_export]

@@ -3,7 +3,9 @@
 //! Guarantees: of the transactions that went through [`Leadership::guard`], none of an older leader is made after one
 //! of a newer leader; that holds whatever clocks and processes do. Besides, a leader who cannot renew its lease stops
 //! believing in it, by its own clock, before the lease can have run out; that holds as far as clocks run equally
-//! fast (a machine that sleeps stops its clock), so what is not guarded may rarely happen twice.
+//! fast (a machine that sleeps stops its clock), so what is not guarded may rarely happen twice. On etcd the time to
+//! live has to be four of its election timeouts or more (4 s by default): so long may a leader of etcd that is cut off
+//! from the others renew a lease that they are about to let run out.
 //!
 //! Must not know: what is led.
 

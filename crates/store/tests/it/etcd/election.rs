@@ -18,7 +18,8 @@ use super::cluster::{Cluster, has_etcd};
 const CHILD: &str = "SEALIFT_STORE_ELECTION_CHILD";
 /// A word that the test harness does not print, before what the child says.
 const MARK: &str = "election=";
-const TTL: Duration = Duration::from_secs(3);
+/// Four of etcd's election timeouts here.
+const TTL: Duration = Duration::from_secs(2);
 
 fn candidate(store: EtcdStore, name: &str) -> (Arc<dyn Store>, Candidate) {
     let store: Arc<dyn Store> = Arc::new(store);
@@ -139,7 +140,7 @@ async fn leaders_follow_one_another_while_members_freeze() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let number = cluster.leader().unwrap_or_default();
         cluster.freeze(number);
-        tokio::time::sleep(Duration::from_millis(2500)).await;
+        tokio::time::sleep(Duration::from_millis(1700)).await;
         cluster.thaw(number);
     }
     tokio::time::sleep(Duration::from_secs(1)).await;

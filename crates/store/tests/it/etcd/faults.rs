@@ -136,20 +136,23 @@ async fn without_a_quorum_it_says_so_in_time_and_goes_on_after() {
         async { store.commit(Txn::new().if_present("before")).await.unwrap_err() },
         async { store.watch("", before).await.unwrap_err() },
         async { store.grant_lease(Duration::from_secs(60)).await.unwrap_err() },
-        async { store.keep_alive(lease).await.unwrap_err() },
     );
-    let errors: [Error; 8] = errors.into();
+    let errors: [Error; 7] = errors.into();
     for error in &errors {
         // Nothing that could do harm was lost from sight.
         assert!(error.retryable() && !error.is_unknown(), "{error:?}");
+    }
+    // A leader that does not know yet that it is alone renews leases all the same.
+    if let Err(error) = store.keep_alive(lease).await {
+        assert!(error.retryable(), "{error:?}");
     }
     let ended = store.revoke_lease(lease).await.unwrap_err();
     let error = store.commit(Txn::new().put("within", "")).await.unwrap_err();
     for error in [&ended, &error] {
         assert!(error.retryable() || error.is_unknown(), "{error:?}");
     }
-    // Eight at once, and two more; with as much again for a busy machine.
-    assert!(begun.elapsed() < TIMEOUT * 6, "took {:?}", begun.elapsed());
+    // Seven at once, and three more; with as much again for a busy machine.
+    assert!(begun.elapsed() < TIMEOUT * 8, "took {:?}", begun.elapsed());
 
     cluster.spawn(0);
     let after = put(&store, "after", "").await;

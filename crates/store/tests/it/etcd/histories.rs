@@ -18,8 +18,8 @@ const KEYS: [&str; 2] = ["r/0", "r/1"];
 const FAULTS: [(Fault, usize); 4] =
     [(Fault::Kill, 0), (Fault::Freeze, 0), (Fault::Kill, 1), (Fault::Freeze, 1)];
 /// Long enough for a new leader.
-const BROKEN: Duration = Duration::from_millis(2200);
-const WHOLE: Duration = Duration::from_millis(700);
+const BROKEN: Duration = Duration::from_millis(1700);
+const WHOLE: Duration = Duration::from_millis(600);
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {

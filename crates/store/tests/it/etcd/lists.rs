@@ -26,19 +26,25 @@ async fn a_hundred_thousand_entries_are_listed_as_of_one_revision() {
     // Meanwhile the first key, the last and one in the middle are always written together.
     let (first, middle, last) = (keys[0].clone(), keys[ENTRIES / 2].clone(), keys[ENTRIES - 1].clone());
     let done = Arc::new(AtomicBool::new(false));
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
     let writer = {
         let (store, done) = (Arc::clone(&store), Arc::clone(&done));
         tokio::spawn(async move {
             let mut writes = 0;
+            let mut begun = Some(begun);
             while !done.load(Ordering::Relaxed) {
                 writes += 1;
                 let value = writes.to_string();
                 let txn = Txn::new().put(&first, value.clone()).put(&middle, value.clone()).put(&last, value);
                 store.commit(txn).await.unwrap();
+                if let Some(begun) = begun.take() {
+                    begun.send(()).unwrap();
+                }
             }
             writes
         })
     };
+    has_begun.await.unwrap();
     let range = store.range("").await.unwrap();
     done.store(true, Ordering::Relaxed);
     let writes: u64 = writer.await.unwrap();
