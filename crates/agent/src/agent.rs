@@ -139,6 +139,8 @@ impl Agent {
         loop {
             let session = (self.options.sessions)();
             let new = NewSession { machine: self.options.machine.clone(), session: session.clone() };
+            // From here on we may be in contact again, and what we were told before may not hold any more.
+            self.units.wait();
             let begun = self.begin_session(&new).await;
             tracing::info!(%session, "a session with the server began");
             let ttl = Duration::from_millis(begun.ttl_millis);
@@ -205,12 +207,12 @@ impl Agent {
     async fn carry_out(&self, session: &SessionId, mut lines: Lines<AssignmentEvent>) {
         loop {
             match lines.next().await {
-                Ok(Some(AssignmentEvent::All { assignments })) => {
+                Ok(Some(AssignmentEvent::All { assignments, drop_units })) => {
                     let (units, runs) = apart(assignments);
                     let keep: Vec<_> =
                         runs.iter().map(|assigned| (assigned.run.id.clone(), assigned.attempt)).collect();
                     self.runs.stop_all_but(&keep);
-                    self.units.set_all(units);
+                    self.units.set_all(units, drop_units);
                     self.begin(session, runs);
                 }
                 Ok(Some(AssignmentEvent::Changed { put, drop_units, drop_runs })) => {
@@ -258,12 +260,8 @@ impl Agent {
                 Err(error) => {
                     tracing::warn!(%error, "a report did not get through");
                     tokio::time::sleep(RETRY_FIRST).await;
-                    if all {
-                        news = self.reports.all();
-                    } else {
-                        self.reports.again(news);
-                        news = self.reports.next().await;
-                    }
+                    self.reports.again(news);
+                    news = if all { self.reports.all() } else { self.reports.next().await };
                 }
             }
         }

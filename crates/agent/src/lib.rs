@@ -4,6 +4,7 @@
 //! It talks to servers only, never to the store, and decides nothing: what is to be where comes assigned.
 
 mod agent;
+mod approvals;
 pub mod releases;
 pub mod reports;
 pub mod runs;

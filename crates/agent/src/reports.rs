@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sealift_model::{UnitName, UnitStatus};
+use sealift_model::{UnitName, UnitStatus, Withdrawal};
 use tokio::sync::Notify;
 
 /// The newest word on every unit, and which of them the server has not heard.
@@ -17,14 +17,22 @@ pub struct Reports {
 struct Inner {
     units: BTreeMap<UnitName, UnitStatus>,
     changed: BTreeSet<UnitName>,
-    gone: BTreeSet<UnitName>,
+    /// With the placement by which each was here last.
+    gone: BTreeMap<UnitName, u64>,
+}
+
+impl Inner {
+    fn take_gone(&mut self) -> Vec<Withdrawal> {
+        let gone = std::mem::take(&mut self.gone).into_iter();
+        gone.map(|(unit, placement)| Withdrawal { unit, placement }).collect()
+    }
 }
 
 /// What is to be sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct News {
     pub statuses: Vec<UnitStatus>,
-    pub gone: Vec<UnitName>,
+    pub gone: Vec<Withdrawal>,
 }
 
 impl Reports {
@@ -39,12 +47,12 @@ impl Reports {
         }
     }
 
-    /// A unit was stopped and removed.
-    pub fn remove(&self, unit: &UnitName) {
+    /// A unit is not here: it was stopped and removed, or never came.
+    pub fn remove(&self, Withdrawal { unit, placement }: Withdrawal) {
         let mut inner = self.lock();
-        inner.units.remove(unit);
-        inner.changed.remove(unit);
-        inner.gone.insert(unit.clone());
+        inner.units.remove(&unit);
+        inner.changed.remove(&unit);
+        inner.gone.insert(unit, placement);
         self.news.notify_one();
     }
 
@@ -59,8 +67,7 @@ impl Reports {
     pub fn all(&self) -> News {
         let mut inner = self.lock();
         inner.changed.clear();
-        inner.gone.clear();
-        News { statuses: inner.units.values().cloned().collect(), gone: Vec::new() }
+        News { statuses: inner.units.values().cloned().collect(), gone: inner.take_gone() }
     }
 
     /// Waits for news and takes them. What could not be sent is given back by [`Reports::again`].
@@ -71,8 +78,7 @@ impl Reports {
                 if !inner.changed.is_empty() || !inner.gone.is_empty() {
                     let changed = std::mem::take(&mut inner.changed);
                     let statuses = changed.iter().filter_map(|unit| inner.units.get(unit).cloned()).collect();
-                    let gone = std::mem::take(&mut inner.gone).into_iter().collect();
-                    return News { statuses, gone };
+                    return News { statuses, gone: inner.take_gone() };
                 }
             }
             self.news.notified().await;
@@ -87,9 +93,10 @@ impl Reports {
                 inner.changed.insert(status.unit);
             }
         }
-        for unit in news.gone {
+        for Withdrawal { unit, placement } in news.gone {
             if !inner.units.contains_key(&unit) {
-                inner.gone.insert(unit);
+                let known = inner.gone.entry(unit).or_default();
+                *known = placement.max(*known);
             }
         }
         self.news.notify_one();

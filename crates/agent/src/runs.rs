@@ -20,7 +20,7 @@ use sealift_package::archive::{self, Limits};
 use sealift_pipeline::config::{Config, GraphError};
 use sealift_pipeline::steps::{PackageSource, StepSources};
 use sealift_pipeline::{
-    CacheSpec, Engine, EngineOptions, Git, Groups, Leftovers, NodeEvent, Outcome, RunSpec, Source,
+    Approver, CacheSpec, Engine, EngineOptions, Git, Groups, Leftovers, NodeEvent, Outcome, RunSpec, Source,
     WorkflowSpec, config, execute_workflow, remove_work_dir,
 };
 use sealift_unitfile::UnitFile;
@@ -28,14 +28,16 @@ use tokio::sync::{OnceCell, mpsc};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 
+use crate::approvals::Asking;
+
 /// Where a commit keeps the unit files that are released with it.
 pub const UNITS_FOLDER: &str = "units";
 /// Events that may wait for the network before the pipeline's output has to.
 const EVENTS: usize = 4096;
 /// Events of one request.
 const BATCH: usize = 512;
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LONGEST: Duration = Duration::from_secs(5);
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
 /// Names and values, as a pipeline takes them.
 type Variables = Vec<(String, String)>;
@@ -331,7 +333,9 @@ impl Inner {
         };
         let groups = self.options.cache_dir.join("groups").join(run.id.project.as_str());
         let groups = Groups { dir: groups, order: Some(run.id.number) };
-        let outcome = carry_out(engine, &loaded.config, spec, groups, events, cancel).await?;
+        let approver = Arc::new(Asking::new(self.client.clone(), assignment.clone(), cancel.clone()));
+        let shared = Shared { groups, approver };
+        let outcome = carry_out(engine, &loaded.config, spec, shared, events, cancel).await?;
         Ok((outcome, units))
     }
 
@@ -457,12 +461,18 @@ impl Inner {
     }
 }
 
+/// What a workflow has to do with others: runs that it takes turns with, people whom it asks.
+struct Shared {
+    groups: Groups,
+    approver: Arc<dyn Approver>,
+}
+
 /// Runs what the spec names: a pipeline, with all that belongs to it, or a workflow.
 async fn carry_out(
     engine: &Engine,
     config: &Config,
     spec: RunSpec,
-    groups: Groups,
+    shared: Shared,
     events: &mpsc::Sender<NodeEvent>,
     cancel: CancellationToken,
 ) -> Result<Outcome, Error> {
@@ -481,7 +491,9 @@ async fn carry_out(
         return Ok(tokio::join!(running, forwarding).0?);
     };
     let name = spec.pipeline.clone();
-    let spec = WorkflowSpec { name, run: spec, groups: Some(groups), ..WorkflowSpec::default() };
+    let Shared { groups, approver } = shared;
+    let (groups, approver) = (Some(groups), Some(approver));
+    let spec = WorkflowSpec { name, run: spec, groups, approver, ..WorkflowSpec::default() };
     let ended = Box::pin(execute_workflow(engine, config, &graph, spec, events.clone(), cancel)).await?;
     let output = ended.nodes.last().and_then(|node| node.output.clone());
     let steps = ended.nodes.into_iter().flat_map(|node| {

@@ -17,6 +17,7 @@ use std::time::Duration;
 use sealift_model::diagnostic::chain;
 use sealift_model::{
     ActiveState, DesiredState, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus,
+    Withdrawal,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -75,8 +76,27 @@ enum GroupKey {
     Unit(UnitName),
 }
 
-/// What a group is to be; none for units that are to go.
-type Wanted = BTreeMap<UnitName, Option<UnitAssignment>>;
+/// What a group is to be.
+type Wanted = BTreeMap<UnitName, Wish>;
+
+/// What is to become of a unit.
+#[derive(Debug, Clone)]
+enum Wish {
+    Hold(Box<UnitAssignment>),
+    /// It is to go, and to be told to have gone by this placement.
+    Go {
+        placement: u64,
+    },
+}
+
+impl Wish {
+    fn assignment(&self) -> Option<&UnitAssignment> {
+        match self {
+            Wish::Hold(assignment) => Some(assignment),
+            Wish::Go { .. } => None,
+        }
+    }
+}
 
 /// The keeper of the machine's units. Cheap to clone.
 #[derive(Clone)]
@@ -158,15 +178,30 @@ impl Units {
         self.inner.stop.cancel();
     }
 
-    /// Everything that is assigned; what is held and not among it goes.
-    pub fn set_all(&self, assignments: Vec<UnitAssignment>) {
-        let wanted: BTreeSet<_> = assignments.iter().map(|assignment| assignment.unit.name.clone()).collect();
-        let gone = self.inner.held().keys().filter(|unit| !wanted.contains(*unit)).cloned().collect();
-        self.change(assignments, gone);
+    /// Everything that is assigned; what is held and not among it goes. `dropped` is what is wanted to be confirmed to
+    /// be gone.
+    pub fn set_all(&self, assignments: Vec<UnitAssignment>, mut dropped: Vec<Withdrawal>) {
+        let wanted: BTreeSet<_> = assignments.iter().map(|assignment| &assignment.unit.name).collect();
+        let known: BTreeSet<_> = dropped.iter().map(|dropped| dropped.unit.clone()).collect();
+        for unit in self.inner.held().keys().filter(|unit| !wanted.contains(unit) && !known.contains(*unit)) {
+            // The server knows nothing of it.
+            let placement = self.inner.reports.get(unit).map_or(0, |status| status.placement);
+            dropped.push(Withdrawal { unit: unit.clone(), placement });
+        }
+        self.change(assignments, dropped);
+    }
+
+    /// Begins nothing that was assigned until now and is not begun yet: it may be another machine's by now. What is held
+    /// stays as it is until [`Units::set_all`].
+    pub fn wait(&self) {
+        let groups = self.inner.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        for sender in groups.values() {
+            sender.send_replace(Wanted::new());
+        }
     }
 
     /// What changed, together.
-    pub fn change(&self, put: Vec<UnitAssignment>, gone: Vec<UnitName>) {
+    pub fn change(&self, put: Vec<UnitAssignment>, dropped: Vec<Withdrawal>) {
         let mut by_group: BTreeMap<GroupKey, Wanted> = BTreeMap::new();
         {
             let mut held = self.inner.held();
@@ -175,12 +210,16 @@ impl Units {
                 let app = assignment.unit.app.as_ref().map(|(project, _)| project.clone());
                 let key = app.map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
                 held.insert(unit.clone(), key.clone());
-                by_group.entry(key).or_default().insert(unit, Some(assignment));
+                by_group.entry(key).or_default().insert(unit, Wish::Hold(Box::new(assignment)));
             }
-            for unit in gone {
-                // What we never held is gone already.
-                if let Some(key) = held.get(&unit) {
-                    by_group.entry(key.clone()).or_default().insert(unit, None);
+            for dropped in dropped {
+                match held.get(&dropped.unit) {
+                    Some(key) => {
+                        let wish = Wish::Go { placement: dropped.placement };
+                        by_group.entry(key.clone()).or_default().insert(dropped.unit, wish);
+                    }
+                    // What we never held is gone already.
+                    None => self.inner.reports.remove(dropped),
                 }
             }
         }
@@ -279,14 +318,14 @@ impl Inner {
             }
         };
         let mut prepared = Vec::new();
-        for (unit, assignment) in wanted {
-            let outcome = match assignment {
-                Some(assignment) => self.prepare(assignment).await.map(|ready| prepared.extend(ready)),
-                None => self.remove(key, unit).await,
+        for (unit, wish) in wanted {
+            let outcome = match wish {
+                Wish::Hold(assignment) => self.prepare(assignment).await.map(|ready| prepared.extend(ready)),
+                Wish::Go { placement } => self.remove(key, unit, *placement).await,
             };
             if let Err(error) = outcome {
                 note(unit, &error);
-                if let Some(assignment) = assignment {
+                if let Some(assignment) = wish.assignment() {
                     self.report_error(assignment, &error).await;
                 }
             }
@@ -316,11 +355,12 @@ impl Inner {
         }
         let in_use: Vec<_> = wanted
             .values()
-            .flatten()
+            .filter_map(Wish::assignment)
             .filter_map(|assignment| assignment.package.as_ref())
             .map(|package| self.releases.path(package))
             .collect();
-        if let Some(package) = wanted.values().flatten().find_map(|assignment| assignment.package.as_ref())
+        let package = |wish: &'_ Wish| wish.assignment().and_then(|assignment| assignment.package.clone());
+        if let Some(package) = wanted.values().find_map(package)
             && let Err(error) = self.releases.prune(&package.name.project, &in_use)
         {
             tracing::warn!(project = %package.name.project, %error, "cannot remove old releases");
@@ -352,6 +392,15 @@ impl Inner {
             return Err(Error::NotOurs { unit: unit.name.clone(), file });
         }
         let written = files.are_in(&self.manager.unit_dir)?;
+        // The same unit by another placement is left as it is.
+        let old = match old {
+            Some(old) if old.placement != assignment.placement => {
+                let record = Record { placement: assignment.placement, ..old };
+                self.records.put(&unit.name, &record)?;
+                Some(record)
+            }
+            old => old,
+        };
         if let Some(old) = &old
             && old.generation == unit.generation
             && old.hash == files.hash
@@ -383,6 +432,7 @@ impl Inner {
             .as_ref()
             .is_some_and(|old| old.hash != files.hash || matches!(old.phase, Phase::Starting { .. }));
         let record = Record {
+            placement: assignment.placement,
             generation: unit.generation,
             release: unit.app.as_ref().map(|(_, number)| *number),
             app: unit.app.as_ref().map(|(project, _)| project.clone()),
@@ -416,7 +466,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn remove(&self, key: &GroupKey, unit: &UnitName) -> Result<(), Error> {
+    async fn remove(&self, key: &GroupKey, unit: &UnitName, placement: u64) -> Result<(), Error> {
         // Gone already, or meanwhile another group's.
         if self.held().get(unit) != Some(key) {
             return Ok(());
@@ -434,7 +484,7 @@ impl Inner {
         }
         self.records.remove(unit)?;
         self.held().remove(unit);
-        self.reports.remove(unit);
+        self.reports.remove(Withdrawal { unit: unit.clone(), placement });
         Ok(())
     }
 
@@ -463,6 +513,7 @@ impl Inner {
         let state = self.systemd.state(unit).await?;
         self.reports.set(UnitStatus {
             unit: unit.clone(),
+            placement: record.placement,
             generation: record.generation,
             release: record.release,
             load: state.load,
@@ -493,6 +544,7 @@ impl Inner {
         };
         self.reports.set(UnitStatus {
             unit: unit.name.clone(),
+            placement: assignment.placement,
             generation,
             release: old.and_then(|old| old.release),
             load: text(|state| &state.load, "unknown"),

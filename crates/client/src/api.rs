@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sealift_model::{
     App, AppPhase, Assignment, BranchName, CommitId, Digest, Machine, Package, Placement, Presence,
     ProjectName, Release, ReleaseNumber, RunEvent, RunId, SecretName, SecretValue, SessionId, StepResult,
-    Timestamp, Unit, UnitName, UnitStatus,
+    Timestamp, Unit, UnitName, UnitStatus, Withdrawal,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,9 @@ pub struct Status {
     pub machines: usize,
     pub runs_queued: usize,
     pub runs_running: usize,
+    /// Nodes that wait for a person.
+    #[serde(default)]
+    pub approvals: usize,
     pub packages: usize,
     pub apps: Vec<AppStatus>,
     /// The public key that packages are signed with, as `minisign -P` takes it.
@@ -185,13 +188,18 @@ pub struct KeepAlive {
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum AssignmentEvent {
     /// All assignments there are; the first line.
-    All { assignments: Vec<Assignment> },
+    All {
+        assignments: Vec<Assignment>,
+        /// Units that are not assigned and of which the server has not heard that they are not there.
+        #[serde(default)]
+        drop_units: Vec<Withdrawal>,
+    },
     /// What one change of the state did to them, together.
     Changed {
         /// New and changed ones.
         put: Vec<Assignment>,
-        /// Units that are no longer assigned.
-        drop_units: Vec<UnitName>,
+        /// Units that are no longer assigned; each wants to be confirmed by [`Statuses::gone`], held or not.
+        drop_units: Vec<Withdrawal>,
         /// Attempts that are no longer assigned: over, aborted or handed to another.
         drop_runs: Vec<(RunId, u32)>,
     },
@@ -204,8 +212,8 @@ pub struct Statuses {
     pub statuses: Vec<UnitStatus>,
     /// Units whose stop and removal this confirms.
     #[serde(default)]
-    pub gone: Vec<UnitName>,
-    /// True for a session's first report: units that it does not name are not there.
+    pub gone: Vec<Withdrawal>,
+    /// True for a session's first report: what was said before of units that it does not name counts no more.
     #[serde(default)]
     pub all: bool,
 }
@@ -227,6 +235,40 @@ pub struct AskSecrets {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSecrets {
     pub secrets: BTreeMap<SecretName, SecretValue>,
+}
+
+/// `POST /v1/runs/{id}/attempts/{n}/approvals`: a node waits for a person. Answered by an [`sealift_model::Approval`] as soon as there
+/// is an answer in it, or without one after a while; then the agent asks again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AskApproval {
+    pub session: SessionId,
+    pub node: String,
+    pub question: String,
+}
+
+/// `POST /v1/runs/{id}/answer`, answered by the [`sealift_model::Approval`] as it stands then. The same answer twice is taken once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GiveAnswer {
+    /// May be left out where only one node has asked.
+    #[serde(default)]
+    pub node: Option<String>,
+    pub approved: bool,
+    /// Why, for the log.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// The name of whoever says it.
+    pub by: String,
+}
+
+/// What `GET /v1/approvals` lists: a node that waits for an answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WaitingApproval {
+    pub run: RunId,
+    pub project: ProjectName,
+    pub branch: BranchName,
+    pub node: String,
+    pub question: String,
+    pub since: Timestamp,
 }
 
 /// `POST /v1/runs/{id}/attempts/{n}/finish`

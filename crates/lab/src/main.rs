@@ -25,7 +25,7 @@ struct Cli {
 enum Command {
     /// Tell stories of a simulated fleet around the real planner, and see whether they end well
     #[command(
-        after_help = "Examples:\n  lab simulate --seed 17\n  lab simulate --stories 10000 --known unheard,late-word"
+        after_help = "Examples:\n  lab simulate --seed 17\n  lab simulate --stories 10000 --known circles,diamonds"
     )]
     Simulate(SimulateArgs),
     /// Measure something: a table, and the same figures as a last line of JSON
@@ -62,10 +62,6 @@ struct SimulateArgs {
 /// As in [`Known`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Defect {
-    /// A unit moves on at once from a machine that was starting it and had not said so
-    Unheard,
-    /// The word that a unit was stopped comes when the machine has been given the unit again
-    LateWord,
     /// Units that follow each other in a circle leave one after the other
     Circles,
     /// A unit that follows two others, of which one follows the other, does not leave first
@@ -81,12 +77,7 @@ fn main() -> ExitCode {
 
 fn tell(args: &SimulateArgs) -> ExitCode {
     let is_known = |defect| args.known.contains(&defect);
-    let known = Known {
-        unheard: is_known(Defect::Unheard),
-        late_word: is_known(Defect::LateWord),
-        circles: is_known(Defect::Circles),
-        diamonds: is_known(Defect::Diamonds),
-    };
+    let known = Known { circles: is_known(Defect::Circles), diamonds: is_known(Defect::Diamonds) };
     let options = Options { events: args.events, known, ..Options::default() };
     let mut total = Summary::default();
     for seed in args.seed..args.seed.saturating_add(args.stories) {

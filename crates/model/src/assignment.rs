@@ -16,6 +16,9 @@ pub enum Assignment {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitAssignment {
     pub unit: Unit,
+    /// The placement that it follows from; 0 for a unit that needs none.
+    #[serde(default)]
+    pub placement: u64,
     /// The package whose files the unit runs from; none for a unit without an app.
     #[serde(default)]
     pub package: Option<Package>,

@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+/// How many characters of a line are shown.
+const WIDEST: usize = 160;
+
 /// Whether the file can be used in spite of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,16 +41,21 @@ impl Diagnostic {
         };
         let mut out = format!("{file}:{}:{}: {severity}: {}", self.line, self.column, self.message);
         if let Some(line) = text.lines().nth(self.line.saturating_sub(1)) {
+            // Of a line that no terminal shows at once, only the neighbourhood of the place.
+            let skipped =
+                if line.chars().count() > WIDEST { self.column.saturating_sub(WIDEST / 2) } else { 0 };
+            let line: String = line.chars().skip(skipped).take(WIDEST).collect();
+            let column = self.column - skipped;
             let number = self.line.to_string();
             let margin = " ".repeat(number.len());
             // Tabs stay tabs under the line, so that the caret stands where the terminal puts the text.
             let pad: String = line
                 .chars()
                 .chain(std::iter::repeat(' '))
-                .take(self.column.saturating_sub(1))
+                .take(column.saturating_sub(1))
                 .map(|c| if c == '\t' { '\t' } else { ' ' })
                 .collect();
-            let rest = line.chars().count().saturating_sub(self.column.saturating_sub(1)).max(1);
+            let rest = line.chars().count().saturating_sub(column.saturating_sub(1)).max(1);
             let carets = "^".repeat(self.length.clamp(1, rest));
             // Writing to a String cannot fail.
             write!(out, "\n {margin} |\n {number} | {line}\n {margin} | {pad}{carets}").ok();
@@ -123,6 +131,27 @@ mod tests {
             diagnostic.render("wercker.yml", text),
             "wercker.yml:2:3: error: unknown key \"stpes\"\n   |\n 2 | \t stpes:\n   | \t ^^^^^\n  help: did you mean \"steps\"?"
         );
+    }
+
+    #[test]
+    fn of_a_long_line_the_neighbourhood_is_shown() {
+        for column in [1, 500, 9_999, 20_000] {
+            let diagnostic = Diagnostic {
+                severity: Severity::Error,
+                line: 1,
+                column,
+                length: 3,
+                message: "m".into(),
+                help: None,
+            };
+            let text: String = (0..10_000).map(|n| if n + 1 == column { '!' } else { '.' }).collect();
+            let shown = diagnostic.render("f", &text);
+            assert!(shown.len() < 3 * WIDEST, "{}", shown.len());
+            let lines: Vec<&str> = shown.lines().collect();
+            if column <= 10_000 {
+                assert_eq!(lines[2].find('!'), lines[3].find('^'), "{shown}");
+            }
+        }
     }
 
     #[test]

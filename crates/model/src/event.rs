@@ -94,7 +94,12 @@ pub enum EventKind {
     /// The first event of an attempt at a workflow. What follows carries the name of its node.
     WorkflowStarted { workflow: String, nodes: Vec<NodePlan> },
     /// A node cannot begin yet although all that it needs has passed: an approval, or a group that is busy.
-    NodeWaiting { reason: String },
+    NodeWaiting {
+        reason: String,
+        /// What a person is asked, where it waits for an approval.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        question: Option<String>,
+    },
     /// A node will not run.
     NodeSkipped {
         reason: String,

@@ -6,6 +6,7 @@
 //! This crate does no IO and reads no clock: times are handed in as [`Timestamp`]s. It imports none of our crates.
 
 mod app;
+mod approval;
 mod assignment;
 pub mod diagnostic;
 mod event;
@@ -19,6 +20,7 @@ mod time;
 mod unit;
 
 pub use app::{App, AppPhase, Release, ReleaseNumber};
+pub use approval::{Answer, Approval};
 pub use assignment::{Assignment, RunAssignment, UnitAssignment};
 pub use event::{EventKind, NodePlan, RunEvent, Stream};
 pub use glob::glob_matches;
@@ -31,7 +33,7 @@ pub use package::{Package, PackageName};
 pub use run::{Attempt, AttemptEnd, Run, RunState, StepOutcome, StepResult};
 pub use secret::{InvalidSecret, SecretValue};
 pub use time::Timestamp;
-pub use unit::{ActiveState, DesiredState, Placement, Requirements, Unit, UnitStatus};
+pub use unit::{ActiveState, DesiredState, Placement, Requirements, Unit, UnitStatus, Withdrawal};
 
 /// Keys that this version does not know, kept as they came.
 pub type Extra = serde_json::Map<String, serde_json::Value>;

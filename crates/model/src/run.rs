@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BranchName, CommitId, Digest, Extra, MachineId, PackageName, RunId, SessionId, Timestamp};
+use crate::{
+    Approval, BranchName, CommitId, Digest, Extra, MachineId, PackageName, RunId, SessionId, Timestamp,
+};
 
 /// Where a run stands. `Passed`, `Failed` and `Aborted` are ends: a run comes to exactly one of them, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,9 @@ pub struct Run {
     /// What it made, when it passed and made something.
     #[serde(default)]
     pub package: Option<PackageName>,
+    /// What was asked of people: that which waits for an answer now, and all that was answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<Approval>,
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -59,6 +64,16 @@ impl Run {
     #[must_use]
     pub fn attempt(&self) -> Option<&Attempt> {
         self.attempts.last()
+    }
+
+    /// What waits for a person's answer.
+    pub fn unanswered(&self) -> impl Iterator<Item = &Approval> {
+        self.approvals.iter().filter(|approval| approval.answer.is_none())
+    }
+
+    /// Nobody waits any more: the attempt that asked is over. What was answered stays.
+    pub fn stop_asking(&mut self) {
+        self.approvals.retain(|approval| approval.answer.is_some());
     }
 }
 
@@ -73,6 +88,9 @@ pub struct Attempt {
     pub started_at: Timestamp,
     #[serde(default)]
     pub end: Option<AttemptEnd>,
+    /// It was lost while it waited for a person, which may take days: no reason to give the run up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waited: bool,
 }
 
 /// How an attempt ended.

@@ -58,9 +58,21 @@ pub struct Requirements {
 /// Where a unit that is not global is to run. At most one per unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Placement {
+    /// Rises with every placement of any unit, so that a late word on an earlier one is told from a word on this. From 1.
+    #[serde(default)]
+    pub id: u64,
     pub unit: UnitName,
     pub machine: MachineId,
     pub since: Timestamp,
+}
+
+/// A unit that is not to be, or no more is, on a machine by the placement of this id or an earlier one. 0 is for
+/// units that need no placement.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Withdrawal {
+    pub unit: UnitName,
+    #[serde(default)]
+    pub placement: u64,
 }
 
 /// systemd's ActiveState, org.freedesktop.systemd1(5).
@@ -82,6 +94,9 @@ pub enum ActiveState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitStatus {
     pub unit: UnitName,
+    /// The placement that it speaks of; 0 for a unit that needs none.
+    #[serde(default)]
+    pub placement: u64,
     /// The newest generation that this machine has carried out.
     pub generation: u64,
     /// The release whose files it runs from.
@@ -102,4 +117,26 @@ pub struct UnitStatus {
     pub since: Timestamp,
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+impl UnitStatus {
+    /// What stands for a machine's own word on a unit from its placement until there is one. So a unit counts as being
+    /// on the machine that was given it, until that machine says that it is not.
+    #[must_use]
+    pub fn unheard(placement: &Placement) -> UnitStatus {
+        UnitStatus {
+            unit: placement.unit.clone(),
+            placement: placement.id,
+            generation: 0,
+            release: None,
+            load: "unheard".to_owned(),
+            active: ActiveState::Inactive,
+            sub: "unheard".to_owned(),
+            result: None,
+            main_pid: None,
+            error: None,
+            since: placement.since,
+            extra: Extra::new(),
+        }
+    }
 }

@@ -131,10 +131,21 @@ pub(crate) struct Moment<'a> {
     pub(crate) trees: bool,
 }
 
+/// How the name of a failure's checkpoint begins; the project's directory follows.
+const FAILED: &str = "failed ";
+
 /// The name of the checkpoint that a run of the project in `source` leaves when it fails.
 #[must_use]
 pub fn name_of_failure(source: &Path) -> String {
-    format!("failed {}", source.display())
+    format!("{FAILED}{}", source.display())
+}
+
+impl Checkpoint {
+    /// The directory of the project whose failed run left this; none for a checkpoint that a step asked for.
+    #[must_use]
+    pub fn project_that_failed(&self) -> Option<&Path> {
+        self.name.strip_prefix(FAILED).map(Path::new).filter(|dir| dir.is_absolute())
+    }
 }
 
 /// Moves what a failed run has changed to its checkpoint, when its container is gone.

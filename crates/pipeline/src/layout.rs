@@ -123,11 +123,11 @@ fn left_out(
         let parent = || Some(dir.parent()?.canonicalize().ok()?.join(dir.file_name()?));
         dir.canonicalize().ok().or_else(parent)
     }));
-    let patterns = match &spec.source {
-        Source::Copy(_) => std::fs::read_to_string(from.join(ignore_file.unwrap_or(".werckerignore"))).ok(),
-        _ => None,
+    let ignore = match &spec.source {
+        Source::Copy(_) => source::Ignore::read(from, Path::new(ignore_file.unwrap_or(".werckerignore"))),
+        _ => source::Ignore::default(),
     };
-    Ok((without, source::Ignore::parse(&patterns.unwrap_or_default())))
+    Ok((without, ignore))
 }
 
 /// Removes the working directory of a run or of a workflow, the views of sources first.

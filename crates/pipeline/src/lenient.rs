@@ -73,16 +73,16 @@ struct NetworkSettings {
 struct Network {
     #[serde(rename = "IPAddress", default)]
     address: String,
-    /// Of a network that has no other.
     #[serde(rename = "GlobalIPv6Address", default)]
     address_v6: String,
 }
 
 impl Container {
-    /// Its address on a network.
-    pub(crate) fn address(&self, network: &str) -> Option<std::net::IpAddr> {
-        let network = self.network_settings.networks.as_ref()?.get(network)?;
-        network.address.parse().or_else(|_| network.address_v6.parse()).ok()
+    /// Its addresses on a network, at most one of each family and that of IPv4 first.
+    pub(crate) fn addresses(&self, network: &str) -> Vec<std::net::IpAddr> {
+        let network = self.network_settings.networks.as_ref().and_then(|networks| networks.get(network));
+        let written = network.map(|network| [&network.address, &network.address_v6]);
+        written.into_iter().flatten().filter_map(|address| address.parse().ok()).collect()
     }
 }
 
@@ -156,12 +156,16 @@ mod tests {
     fn reads_what_podman_says_of_one_that_just_ended() {
         let text = r#"{"State":{"Status":"stopped","Running":false,"Pid":0,"ExitCode":3},
             "NetworkSettings":{"Networks":{"n":{"IPAddress":"10.89.0.2"},"m":{"IPAddress":""},
-            "v6":{"IPAddress":"","GlobalIPv6Address":"fd00::2"}}}}"#;
+            "v6":{"IPAddress":"","GlobalIPv6Address":"fd00::2"},
+            "both":{"IPAddress":"10.89.0.3","GlobalIPv6Address":"fd00::3"}}}}"#;
         let container: Container = serde_json::from_str(text).unwrap();
         assert_eq!((container.state.running, container.state.exit_code), (false, 3));
-        assert_eq!(container.address("n"), "10.89.0.2".parse().ok());
-        assert_eq!(container.address("m"), None);
-        assert_eq!(container.address("v6"), "fd00::2".parse().ok());
+        for (network, want) in
+            [("n", &["10.89.0.2"][..]), ("m", &[]), ("v6", &["fd00::2"]), ("both", &["10.89.0.3", "fd00::3"])]
+        {
+            let want: Vec<std::net::IpAddr> = want.iter().map(|address| address.parse().unwrap()).collect();
+            assert_eq!(container.addresses(network), want, "{network}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod config;
 mod engine;
 mod env;
 pub mod env_file;
+mod glob;
 pub mod import;
 mod internal;
 mod interrupts;
@@ -53,7 +54,7 @@ pub use registry::{Error as RegistryError, auth_file_places};
 pub use run::{Error, Preview, SelectionError, StepPreview, execute, preview};
 pub use service::{Error as ServiceError, LastWords};
 pub use session::Error as SessionError;
-pub use source::Ignore;
+pub use source::{Ignore, copy_tree};
 pub use spec::{Git, Outcome, RunSpec, Selection, Source, Terminal, Tuning};
 pub use workflow::{
     Approver, Decision, Error as WorkflowError, Groups, NodeEnd, NodeEvent, NodeOutcome, WorkflowOutcome,

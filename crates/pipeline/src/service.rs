@@ -71,7 +71,10 @@ pub(crate) struct Service {
     /// When it counts as ready; none: by its health check, or its ports.
     wanted: Option<Ready>,
     container: String,
-    pub(crate) address: IpAddr,
+    /// At which it is asked whether it is ready, and which the variables name.
+    address: IpAddr,
+    /// All of them, that one included.
+    addresses: Vec<IpAddr>,
     ports: Vec<u16>,
     health: Option<(Vec<String>, Duration)>,
     /// The variables by which others find it.
@@ -125,7 +128,8 @@ pub(crate) async fn start(
     engine.start(&place.container).await?;
     let ports = ports(config, image_config);
     let state = engine.inspect(&place.container).await?;
-    let Some(address) = state.address(place.network) else {
+    let addresses = state.addresses(place.network);
+    let Some(address) = addresses.first().copied() else {
         // One that ended at once has lost its address by now.
         if state.state.running {
             return Err(Error::NoAddress { alias });
@@ -138,7 +142,8 @@ pub(crate) async fn start(
     let links = env::links(&alias, &address.to_string(), &ports, &known_env);
     let health = image_config.healthcheck.as_ref().and_then(health);
     let (aliases, wanted) = (config.aliases.clone(), config.ready.as_deref().cloned());
-    Ok(Service { alias, aliases, wanted, container: place.container, address, ports, health, links })
+    let container = place.container;
+    Ok(Service { alias, aliases, wanted, container, address, addresses, ports, health, links })
 }
 
 /// What a box or service may use of the machine.
@@ -163,7 +168,8 @@ pub(crate) fn names(config: &BoxConfig, network: &str) -> Option<NetworkingConfi
 pub(crate) fn hosts(services: &[Service]) -> Vec<String> {
     let of_one = |service: &Service| {
         let names = std::iter::once(&service.alias).chain(&service.aliases);
-        names.map(|name| format!("{name}:{}", service.address)).collect::<Vec<_>>()
+        let lines = |name| service.addresses.iter().map(move |address| format!("{name}:{address}"));
+        names.flat_map(lines).collect::<Vec<_>>()
     };
     services.iter().flat_map(of_one).collect()
 }

@@ -18,6 +18,8 @@ use rustix::fs::{
 
 /// The longest message a step may leave.
 const MESSAGE: u64 = 4096;
+/// How much of a file of patterns counts.
+const IGNORE: u64 = 1024 * 1024;
 
 /// What is left out of a copy: lines as in a .gitignore (without `!`).
 #[derive(Debug, Clone, Default)]
@@ -34,6 +36,17 @@ struct Pattern {
 }
 
 impl Ignore {
+    /// What a file below `root` says; nothing where there is none.
+    pub(crate) fn read(root: &Path, relative: &Path) -> Ignore {
+        let mut text = String::new();
+        if let Some(file) = open_file(root, relative)
+            && let Err(error) = file.take(IGNORE).read_to_string(&mut text)
+        {
+            tracing::debug!(%error, "what is to be left out cannot be read");
+        }
+        Ignore::parse(&text)
+    }
+
     /// Reads the lines of such a file.
     #[must_use]
     pub fn parse(text: &str) -> Ignore {
@@ -113,6 +126,14 @@ pub(crate) fn ignored(from: &Path, without: &[PathBuf], ignore: &Ignore) -> io::
         }
     }
     Ok(found)
+}
+
+/// Copies the tree `from` to `to`, which must not be there. Links stay links; sockets, pipes and devices are left out.
+///
+/// # Errors
+/// When something cannot be read or written; what was copied before stays.
+pub fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    copy(from, to, &[], &Ignore::default())
 }
 
 /// Copies the tree `from` to `to`, which must not be there; leaves out what `ignore` names and the directories in
@@ -214,9 +235,9 @@ pub(crate) fn read_text(root: &Path, relative: &Path, limit: u64) -> Option<Stri
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether there is a file at `relative` below `root`, which links may lead to as long as they stay below `root`.
-pub(crate) fn is_file(root: &Path, relative: &Path) -> bool {
-    open_beneath(root, relative, OFlags::empty(), ResolveFlags::empty()).is_some()
+/// The file at `relative` below `root`, which links may lead to as long as they stay below `root`.
+pub(crate) fn open_file(root: &Path, relative: &Path) -> Option<fs::File> {
+    open_beneath(root, relative, OFlags::empty(), ResolveFlags::empty())
 }
 
 fn open_beneath(root: &Path, relative: &Path, flags: OFlags, resolve: ResolveFlags) -> Option<fs::File> {

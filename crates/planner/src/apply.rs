@@ -1,6 +1,6 @@
 //! What a snapshot is like after an action. The server writes exactly this.
 
-use sealift_model::{Attempt, AttemptEnd, Placement, Run, RunState, Timestamp};
+use sealift_model::{Attempt, AttemptEnd, Placement, Run, RunState, Timestamp, UnitStatus};
 
 use crate::{Action, Snapshot};
 
@@ -17,7 +17,10 @@ pub fn apply(snapshot: &mut Snapshot, action: &Action, now: Timestamp) -> bool {
             if snapshot.placements.contains_key(unit) {
                 return false;
             }
-            let placement = Placement { unit: unit.clone(), machine: machine.clone(), since: now };
+            snapshot.last_placement += 1;
+            let id = snapshot.last_placement;
+            let placement = Placement { id, unit: unit.clone(), machine: machine.clone(), since: now };
+            snapshot.statuses.insert((machine.clone(), unit.clone()), UnitStatus::unheard(&placement));
             snapshot.placements.insert(unit.clone(), placement);
             true
         }
@@ -40,6 +43,7 @@ pub fn apply(snapshot: &mut Snapshot, action: &Action, now: Timestamp) -> bool {
                 session: session.clone(),
                 started_at: now,
                 end: None,
+                waited: false,
             });
             true
         }
@@ -76,5 +80,8 @@ fn lose(run: &mut Run) -> bool {
     let open = run.attempts.last_mut().filter(|last| last.end.is_none() && run.state == RunState::Running);
     let Some(open) = open else { return false };
     open.end = Some(AttemptEnd::Lost);
+    open.waited = run.approvals.iter().any(|approval| approval.answer.is_none());
+    // The next attempt asks again.
+    run.stop_asking();
     true
 }

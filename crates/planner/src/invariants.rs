@@ -18,7 +18,7 @@ pub enum Violation {
     Apart { unit: UnitName, from: String },
     /// A unit is placed although it is not to be, or on a machine that does not suit it.
     Misplaced { unit: UnitName, machine: MachineId, because: &'static str },
-    /// More attempts are under way than the machine has slots for.
+    /// More attempts that never waited for a person are under way than the machine has slots for.
     Overload { machine: MachineId, running: usize, slots: u32 },
     /// A run's record contradicts itself.
     BrokenRun { run: RunId, because: &'static str },
@@ -165,7 +165,8 @@ fn slots(snapshot: &Snapshot, found: &mut Vec<Violation>) {
         let running = snapshot
             .runs
             .values()
-            .filter(|run| run.state == RunState::Running)
+            // One that waits for a person leaves its slot to others, and does not wait for a free one to go on.
+            .filter(|run| run.state == RunState::Running && run.approvals.is_empty())
             .filter_map(Run::attempt)
             .filter(|last| last.end.is_none() && last.machine == *id && last.session == presence.session)
             .count();
@@ -209,7 +210,7 @@ fn rewritten_run(old: &Run, new: &Run) -> Vec<&'static str> {
     for (before, after) in old.attempts.iter().zip(&new.attempts) {
         let mut ended = before.clone();
         if ended.end.is_none() {
-            ended.end = after.end;
+            (ended.end, ended.waited) = (after.end, after.waited);
         }
         if ended != *after {
             found.push("an attempt was rewritten");

@@ -35,8 +35,10 @@ pub struct Snapshot {
     pub machines: BTreeMap<MachineId, (Machine, Option<Presence>)>,
     pub units: BTreeMap<UnitName, Unit>,
     pub placements: BTreeMap<UnitName, Placement>,
-    /// What machines say of units. A machine says something of a unit from when it takes it on until it has
-    /// confirmed the stop.
+    /// The id of the newest placement ever made.
+    pub last_placement: u64,
+    /// What machines say of units. There is something from a unit's placement on ([`UnitStatus::unheard`]) until its
+    /// machine has confirmed that it is not there.
     pub statuses: BTreeMap<(MachineId, UnitName), UnitStatus>,
     /// Runs that have not ended; those that have do no harm.
     pub runs: BTreeMap<RunId, Run>,

@@ -9,6 +9,8 @@ use crate::{Action, Snapshot};
 
 /// A run whose attempts were lost this often is given up.
 pub const MAX_ATTEMPTS: usize = 3;
+/// Losses while a person was waited for do not count among them, but there is an end to those too.
+const MAX_WAITED: usize = 30;
 
 /// Ends what is lost, then hands out the queue: the longest waiting run first, to the machine with the fewest runs.
 pub(crate) fn decide(snapshot: &Snapshot, actions: &mut Vec<Action>) {
@@ -18,6 +20,8 @@ pub(crate) fn decide(snapshot: &Snapshot, actions: &mut Vec<Action>) {
         match (run.state, run.attempt()) {
             (RunState::Queued, _) => drop(queue.insert((run.queued_at, &run.id))),
             (RunState::Running, Some(attempt)) if attempt.end.is_none() => match loss(snapshot, attempt) {
+                // Waiting for a person is no work, and may take days.
+                None if run.unanswered().next().is_some() => {}
                 None => *running.entry(&attempt.machine).or_default() += 1,
                 Some(reason) => {
                     let action = lost(run, attempt, reason);
@@ -69,9 +73,11 @@ fn loss(snapshot: &Snapshot, attempt: &Attempt) -> Option<String> {
 }
 
 fn lost(run: &Run, attempt: &Attempt, reason: String) -> Action {
-    let before = run.attempts.iter().filter(|attempt| attempt.end == Some(AttemptEnd::Lost)).count();
-    let times = before + 1;
-    if times < MAX_ATTEMPTS {
+    let losses = || run.attempts.iter().filter(|attempt| attempt.end == Some(AttemptEnd::Lost));
+    let times = losses().count() + 1;
+    let waits = run.unanswered().next().is_some();
+    let excused = losses().filter(|attempt| attempt.waited).count() + usize::from(waits);
+    if times - excused < MAX_ATTEMPTS && excused < MAX_WAITED {
         Action::Lose { run: run.id.clone(), attempt: attempt.number, reason }
     } else {
         Action::GiveUp {

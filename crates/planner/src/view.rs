@@ -237,8 +237,17 @@ impl<'a> View<'a> {
 
     pub(crate) fn place(&mut self, unit: &Wanted<'a>, machine: &'a MachineId) {
         self.placed.insert(unit.name, machine);
+        // From now on the unit counts as being there until the machine has confirmed that it is not.
+        let reporting = self.reporting.entry(unit.name).or_default();
+        let is_new = !reporting.contains(&machine);
+        if is_new {
+            reporting.push(machine);
+        }
         self.update_host(machine, |host| {
             host.placed.insert(unit.name, *unit);
+            if is_new {
+                host.reported.push(*unit);
+            }
         });
     }
 

@@ -1,5 +1,6 @@
 //! The command line, said once: parsing, `--help`, shell completions and man pages all come from here.
 
+mod approval;
 mod run;
 mod secret;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealift_client::Address;
 use sealift_model::{BranchName, ProjectName, ReleaseNumber, RunId};
 
+pub(crate) use approval::{ApprovalsArgs, ApproveArgs, RejectArgs};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
 
@@ -104,6 +106,19 @@ pub(crate) enum Command {
     /// Print a run's log
     #[command(after_help = "Examples:\n  sealift logs\n  sealift logs hello-12 -f")]
     Logs(LogsArgs),
+    /// List what waits for a person's approval
+    #[command(
+        after_help = "Examples:\n  sealift approvals\n  sealift approvals --project hello --output json"
+    )]
+    Approvals(ApprovalsArgs),
+    /// Agree to what a run waits for, so that it goes on
+    #[command(after_help = "Examples:\n  sealift approve hello-12\n  sealift approve hello-12 deploy")]
+    Approve(ApproveArgs),
+    /// Refuse what a run waits for
+    #[command(
+        after_help = "Examples:\n  sealift reject hello-12\n  sealift reject hello-12 deploy --reason 'not on a Friday'"
+    )]
+    Reject(RejectArgs),
     /// Stop a run that waits or is under way
     #[command(after_help = "Example: sealift abort hello-12")]
     Abort(AbortArgs),

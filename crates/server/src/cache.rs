@@ -38,6 +38,7 @@ pub(crate) struct World {
     pub(crate) units: BTreeMap<UnitName, Held<Unit>>,
     pub(crate) placements: BTreeMap<UnitName, Held<Placement>>,
     pub(crate) statuses: BTreeMap<MachineId, BTreeMap<UnitName, Held<UnitStatus>>>,
+    pub(crate) last_placement: Option<Held<u64>>,
     pub(crate) counters: BTreeMap<ProjectName, Held<u64>>,
     pub(crate) requests: BTreeMap<String, Held<RunId>>,
     pub(crate) runs: BTreeMap<RunId, Held<Run>>,
@@ -71,6 +72,10 @@ impl World {
             Key::Unit(name) => set(&mut self.units, name, entry),
             Key::Placement(name) => set(&mut self.placements, name, entry),
             Key::Status(machine, unit) => set(self.statuses.entry(machine).or_default(), unit, entry),
+            Key::PlacementCounter => {
+                self.last_placement = held(entry);
+                self.last_placement.is_some()
+            }
             Key::RunCounter(project) => set(&mut self.counters, project, entry),
             Key::Request(request) => set(&mut self.requests, request, entry),
             Key::Run(id) => set(&mut self.runs, id, entry),
@@ -95,6 +100,7 @@ impl World {
                     units.remove(&unit);
                 }
             }
+            Some(Key::PlacementCounter) => self.last_placement = None,
             Some(Key::RunCounter(project)) => drop(self.counters.remove(&project)),
             Some(Key::Request(request)) => drop(self.requests.remove(&request)),
             Some(Key::Run(id)) => drop(self.runs.remove(&id)),
@@ -114,6 +120,7 @@ impl World {
             Key::Unit(name) => self.units.get(name).map(|held| held.modified),
             Key::Placement(name) => self.placements.get(name).map(|held| held.modified),
             Key::Status(machine, unit) => self.status(machine, unit).map(|held| held.modified),
+            Key::PlacementCounter => self.last_placement.as_ref().map(|held| held.modified),
             Key::RunCounter(project) => self.counters.get(project).map(|held| held.modified),
             Key::Request(request) => self.requests.get(request).map(|held| held.modified),
             Key::Run(id) => self.runs.get(id).map(|held| held.modified),
@@ -134,6 +141,12 @@ impl World {
     /// What a machine last said of a unit.
     pub(crate) fn status(&self, machine: &MachineId, unit: &UnitName) -> Option<&Held<UnitStatus>> {
         self.statuses.get(machine)?.get(unit)
+    }
+
+    /// The placement that a word of a machine speaks of, if it still stands.
+    pub(crate) fn placement_of(&self, machine: &MachineId, status: &UnitStatus) -> Option<&Placement> {
+        let placement = self.placements.get(&status.unit).map(|held| &held.value);
+        placement.filter(|placement| placement.machine == *machine && placement.id == status.placement)
     }
 
     /// The machines whose assignments a change of this key may change.
@@ -163,14 +176,18 @@ impl World {
     /// What a machine is to do now, units first.
     pub(crate) fn assignments(&self, machine: &MachineId) -> Vec<Assignment> {
         let placed = self.placements.values().filter(|placement| placement.value.machine == *machine);
+        // As long as it is placed, whatever it is to be there: so each placement is given once and taken away once.
         let units = placed.filter_map(|placement| self.units.get(&placement.value.unit));
+        let units = units.filter(|unit| !unit.value.requirements.global);
         let global = self.units.values().filter(|unit| {
             unit.value.requirements.global && crate::controller::runs_on(self, &unit.value, machine)
         });
         let units = units.chain(global).map(|unit| {
             let package = unit.value.app.as_ref().and_then(|app| self.releases.get(app));
+            let placement = self.placements.get(&unit.value.name).filter(|_| !unit.value.requirements.global);
             Assignment::Unit(Box::new(UnitAssignment {
                 unit: unit.value.clone(),
+                placement: placement.map_or(0, |placement| placement.value.id),
                 package: package.map(|release| release.value.package.clone()),
             }))
         });

@@ -16,8 +16,8 @@ use crate::cache::World;
 use crate::keys::Key;
 use crate::server::Inner;
 
-/// Actions of one transaction at most; each touches at most three keys, and a store takes 128 of them.
-const ACTIONS: usize = 40;
+/// Actions of one transaction at most; each rests on four keys at most and all together on one more, and a store takes 128.
+const ACTIONS: usize = 30;
 /// How long to wait when the store cannot be written to.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Units whose lack of a machine is explained; more than that have a common cause.
@@ -140,6 +140,8 @@ fn transaction(
             }
             Action::Place { unit, machine } => {
                 written.insert(Key::Placement(unit.clone()).to_string());
+                written.insert(Key::Status(machine.clone(), unit.clone()).to_string());
+                written.insert(Key::PlacementCounter.to_string());
                 rests_on.insert(Key::Unit(unit.clone()).to_string());
                 rests_on.insert(Key::Presence(machine.clone()).to_string());
             }
@@ -163,6 +165,10 @@ fn transaction(
         let value = match &key {
             Key::Unit(name) => after.units.get(name).map(json).transpose()?,
             Key::Placement(name) => after.placements.get(name).map(json).transpose()?,
+            Key::Status(machine, unit) => {
+                after.statuses.get(&(machine.clone(), unit.clone())).map(json).transpose()?
+            }
+            Key::PlacementCounter => Some(json(&after.last_placement)?),
             Key::Run(id) => after.runs.get(id).map(json).transpose()?,
             _ => None,
         };
@@ -193,6 +199,7 @@ pub(crate) fn snapshot(world: &World) -> Snapshot {
         machines: machines.collect(),
         units: world.units.iter().map(|(name, unit)| (name.clone(), unit.value.clone())).collect(),
         placements: world.placements.iter().map(|(name, held)| (name.clone(), held.value.clone())).collect(),
+        last_placement: world.last_placement.as_ref().map_or(0, |held| held.value),
         statuses: statuses.collect(),
         runs: runs.map(|(id, run)| (id.clone(), run.value.clone())).collect(),
         apps: apps.collect(),

@@ -6,6 +6,7 @@
 //! units/<unit>                          Unit
 //! placements/<unit>                     Placement
 //! statuses/<machine>/<unit>             UnitStatus
+//! counters/placements                   the newest placement's id
 //! counters/runs/<project>               the newest run's number
 //! requests/<key>                        RunId, under a lease of some minutes
 //! runs/<project>/<number>               Run
@@ -24,6 +25,7 @@ pub(crate) enum Key {
     Unit(UnitName),
     Placement(UnitName),
     Status(MachineId, UnitName),
+    PlacementCounter,
     RunCounter(ProjectName),
     Request(String),
     Run(RunId),
@@ -40,6 +42,7 @@ impl std::fmt::Display for Key {
             Key::Unit(name) => write!(f, "units/{name}"),
             Key::Placement(name) => write!(f, "placements/{name}"),
             Key::Status(machine, name) => write!(f, "statuses/{machine}/{name}"),
+            Key::PlacementCounter => write!(f, "counters/placements"),
             Key::RunCounter(project) => write!(f, "counters/runs/{project}"),
             Key::Request(key) => write!(f, "requests/{key}"),
             // Padded, so that the store's order is the order of numbers.
@@ -72,6 +75,7 @@ impl Key {
                 let (machine, unit) = rest.split_once('/')?;
                 Key::Status(machine.parse().ok()?, unit.parse().ok()?)
             }
+            "counters" if rest == "placements" => Key::PlacementCounter,
             "counters" => Key::RunCounter(rest.strip_prefix("runs/")?.parse().ok()?),
             "requests" => Key::Request(rest.to_owned()),
             "runs" => {
@@ -116,6 +120,7 @@ mod tests {
             Key::Unit("a@1.service".parse().unwrap()),
             Key::Placement("a.service".parse().unwrap()),
             Key::Status(machine, "a.service".parse().unwrap()),
+            Key::PlacementCounter,
             Key::RunCounter("hello".parse().unwrap()),
             Key::Request("x".into()),
             Key::Run("hello-12".parse().unwrap()),

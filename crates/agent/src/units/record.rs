@@ -13,6 +13,9 @@ use super::Error;
 /// What was last started, or was about to be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
+    /// The placement by which it is here; 0 for a unit that needs none.
+    #[serde(default)]
+    pub(super) placement: u64,
     pub(super) generation: u64,
     pub(super) app: Option<ProjectName>,
     pub(super) release: Option<ReleaseNumber>,

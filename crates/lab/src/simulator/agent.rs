@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_model::{
     ActiveState, DesiredState, Extra, Machine, MachineId, RunId, SessionId, Unit, UnitName, UnitStatus,
+    Withdrawal,
 };
 
 use super::clock::Millis;
@@ -32,7 +33,7 @@ pub(super) struct Agent {
     finished: BTreeSet<(RunId, u32)>,
     pub(super) words: BTreeMap<UnitName, UnitStatus>,
     changed: BTreeSet<UnitName>,
-    gone: BTreeSet<UnitName>,
+    gone: BTreeMap<UnitName, u64>,
     /// The next report is one of everything.
     full: bool,
     reporting: bool,
@@ -41,6 +42,7 @@ pub(super) struct Agent {
 /// A unit that the machine has.
 #[derive(Debug)]
 pub(super) struct Held {
+    placement: u64,
     pub(super) generation: u64,
     release: Option<u64>,
     pub(super) text: String,
@@ -66,7 +68,7 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 enum Doing {
-    Fetch(Box<Unit>),
+    Fetch(Box<Unit>, u64),
     Start(Box<Unit>),
     Stop,
 }
@@ -88,7 +90,7 @@ impl Agent {
             finished: BTreeSet::new(),
             words: BTreeMap::new(),
             changed: BTreeSet::new(),
-            gone: BTreeSet::new(),
+            gone: BTreeMap::new(),
             full: false,
             reporting: false,
         }
@@ -119,6 +121,11 @@ impl Agent {
             && !self.reporting
     }
 
+    fn take_gone(&mut self) -> Vec<Withdrawal> {
+        let gone = std::mem::take(&mut self.gone).into_iter();
+        gone.map(|(unit, placement)| Withdrawal { unit, placement }).collect()
+    }
+
     fn word(&mut self, name: &UnitName) {
         let Some(held) = self.units.get(name) else { return };
         let (active, sub) = match (held.running, held.failed) {
@@ -128,6 +135,7 @@ impl Agent {
         };
         let status = UnitStatus {
             unit: name.clone(),
+            placement: held.placement,
             generation: held.generation,
             release: held.release,
             load: "loaded".to_owned(),
@@ -175,7 +183,7 @@ impl Sim {
         agent.runs.clear();
         // A unit whose files were being fetched has no record yet.
         let fetching =
-            |held: &Held| held.job.as_ref().is_some_and(|job| matches!(job.doing, Doing::Fetch(_)));
+            |held: &Held| held.job.as_ref().is_some_and(|job| matches!(job.doing, Doing::Fetch(..)));
         agent.units.retain(|_, held| !(fetching(held) && held.text.is_empty()));
         for held in agent.units.values_mut() {
             if fetching(held) || reboot {
@@ -196,6 +204,8 @@ impl Sim {
         agent.pending = Some(session);
         agent.session = None;
         agent.connection = None;
+        // What it was told before may be another's by now.
+        agent.assigned = None;
         agent.reporting = false;
         // Attempts belong to their session.
         agent.runs.clear();
@@ -287,10 +297,15 @@ impl Sim {
                 agent.reporting = false;
                 if !lost && all {
                     agent.full = false;
-                } else if lost && !all {
+                } else if lost {
                     let again = statuses.into_iter().map(|status| status.unit);
                     agent.changed.extend(again.filter(|unit| agent.words.contains_key(unit)));
-                    agent.gone.extend(gone.into_iter().filter(|unit| !agent.words.contains_key(unit)));
+                    for Withdrawal { unit, placement } in gone {
+                        if !agent.words.contains_key(&unit) {
+                            let known = agent.gone.entry(unit).or_default();
+                            *known = placement.max(*known);
+                        }
+                    }
                 }
                 self.set_timer(id, if lost { RETRY } else { 0 }, Timer::Report);
             }
@@ -305,13 +320,12 @@ impl Sim {
         let Some(session) = agent.session.clone() else { return };
         let request = if agent.full {
             agent.changed.clear();
-            agent.gone.clear();
             let statuses = agent.words.values().cloned().collect();
-            Request::Report { session, statuses, gone: Vec::new(), all: true }
+            Request::Report { session, statuses, gone: agent.take_gone(), all: true }
         } else {
             let changed = std::mem::take(&mut agent.changed);
             let statuses: Vec<_> = changed.iter().filter_map(|unit| agent.words.get(unit).cloned()).collect();
-            let gone: Vec<_> = std::mem::take(&mut agent.gone).into_iter().collect();
+            let gone = agent.take_gone();
             if statuses.is_empty() && gone.is_empty() {
                 return;
             }
@@ -336,7 +350,13 @@ impl Sim {
             .map(|(key, of)| (key.clone(), of.clone()))
             .collect();
         let units: BTreeSet<_> = assigned.units.keys().chain(agent.units.keys()).cloned().collect();
+        // What it never held is gone already.
+        for (name, placement) in assigned.leaving.iter().filter(|(name, _)| !agent.units.contains_key(*name))
+        {
+            agent.gone.insert(name.clone(), *placement);
+        }
         let life = agent.life();
+        let to_confirm = !agent.gone.is_empty();
         for (key, session) in &new {
             agent.runs.insert(key.clone(), session.clone());
             agent.finished.insert(key.clone());
@@ -350,6 +370,9 @@ impl Sim {
         }
         for unit in units {
             self.next_job(id, &unit);
+        }
+        if to_confirm {
+            self.set_timer(id, 0, Timer::Report);
         }
     }
 
@@ -366,7 +389,10 @@ impl Sim {
         }
         match (wanted, held) {
             (None, None) => {}
-            (Some(unit), held) => {
+            (Some((unit, placement)), mut held) => {
+                if let Some(held) = held.as_mut().filter(|held| held.done) {
+                    held.placement = placement;
+                }
                 let as_wanted = held.as_ref().is_some_and(|held| {
                     held.done && held.files && held.generation == unit.generation && held.text == unit.text
                 });
@@ -376,7 +402,7 @@ impl Sim {
                     return;
                 }
                 let held = agent.units.entry(name.clone()).or_insert_with(Held::nothing);
-                held.job = Some(Job { number, process, doing: Doing::Fetch(Box::new(unit)) });
+                held.job = Some(Job { number, process, doing: Doing::Fetch(Box::new(unit), placement) });
                 let delay =
                     if self.rng.chance(20) { self.rng.between(1, 3_000) } else { self.rng.between(1, 20) };
                 self.set_timer(id, delay, Timer::Fetched { unit: name.clone(), job: number });
@@ -399,17 +425,18 @@ impl Sim {
         let current = agent.session.as_ref().is_some_and(|session| self.server.is_current(id, session));
         let process = agent.process;
         let Some(held) = agent.units.get_mut(name) else { return };
-        let doing = match held.job.take() {
-            Some(Job { number, doing: Doing::Fetch(unit), .. }) if number == job => unit,
+        let (unit, placement) = match held.job.take() {
+            Some(Job { number, doing: Doing::Fetch(unit, placement), .. }) if number == job => {
+                (unit, placement)
+            }
             other => {
                 held.job = other;
                 return;
             }
         };
-        let unit = doing;
         // Fetching may have taken long: what is no longer wanted is not started.
         let wanted = agent.assigned.as_ref().and_then(|now| now.units.get(name));
-        if wanted != Some(&*unit) {
+        if wanted.is_none_or(|wanted| *wanted != ((*unit).clone(), placement)) {
             self.next_job(id, name);
             return;
         }
@@ -423,6 +450,7 @@ impl Sim {
         }
         held.running = launched;
         held.text.clone_from(&unit.text);
+        held.placement = placement;
         (held.done, held.files) = (false, true);
         held.job = Some(Job { number: job, process, doing: Doing::Start(unit) });
         let delay = self.rng.between(1, 300);
@@ -437,10 +465,11 @@ impl Sim {
         let Some(agent) = self.agents.get_mut(id) else { return };
         let Some(held) = agent.units.get_mut(name) else { return };
         let Some(job) = held.job.take_if(|job| job.number == number) else { return };
+        let placement = held.placement;
         // An agent that was started anew did not wait for this job.
         let heard = agent.alive && agent.process == job.process;
         match job.doing {
-            Doing::Fetch(_) => {}
+            Doing::Fetch(..) => {}
             Doing::Start(unit) if heard => {
                 held.done = true;
                 held.generation = unit.generation;
@@ -452,7 +481,8 @@ impl Sim {
                 agent.units.remove(name);
                 agent.words.remove(name);
                 agent.changed.remove(name);
-                agent.gone.insert(name.clone());
+                let leaving = agent.assigned.as_ref().and_then(|now| now.leaving.get(name).copied());
+                agent.gone.insert(name.clone(), leaving.unwrap_or(placement));
             }
             Doing::Stop => {
                 (held.running, held.failed) = (false, false);
@@ -482,6 +512,7 @@ impl Sim {
 impl Held {
     fn nothing() -> Held {
         Held {
+            placement: 0,
             generation: 0,
             release: None,
             text: String::new(),

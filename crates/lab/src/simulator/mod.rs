@@ -53,12 +53,6 @@ pub struct Options {
 /// Defects that are known, so that a story goes on and finds others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Known {
-    /// A unit is taken from a machine that has not yet said a word about it, and is at once given to another, while
-    /// the first one is starting it.
-    pub unheard: bool,
-    /// The word that a unit was stopped comes late, when the machine has been given the unit again, and is taken for
-    /// the word that it was stopped again.
-    pub late_word: bool,
     /// Units that are `MachineOf=` each other in a circle leave their machine one after the other.
     pub circles: bool,
     /// Of units of which one follows two others and one of these the other, the wrong one leaves first.
@@ -69,19 +63,14 @@ impl Known {
     /// All of them.
     #[must_use]
     pub fn all() -> Known {
-        Known { unheard: true, late_word: true, circles: true, diamonds: true }
+        Known { circles: true, diamonds: true }
     }
 }
 
 /// As the command line takes them.
 impl fmt::Display for Known {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [
-            (self.unheard, "unheard"),
-            (self.late_word, "late-word"),
-            (self.circles, "circles"),
-            (self.diamonds, "diamonds"),
-        ];
+        let names = [(self.circles, "circles"), (self.diamonds, "diamonds")];
         let names: Vec<&str> = names.iter().filter(|(known, _)| *known).map(|(_, name)| *name).collect();
         f.write_str(&names.join(","))
     }

@@ -1,9 +1,7 @@
 //! The network between agents and the server: what is asked and answered, late, or not at all.
 
-use std::collections::BTreeSet;
-
 use sealift_model::{
-    AttemptEnd, MachineId, PackageName, Presence, RunId, RunState, SessionId, UnitName, UnitStatus,
+    AttemptEnd, MachineId, PackageName, Presence, RunId, RunState, SessionId, UnitStatus, Withdrawal,
 };
 
 use super::server::Assigned;
@@ -18,7 +16,7 @@ pub(super) enum Request {
     Begin { session: SessionId },
     KeepAlive { session: SessionId },
     Stream { session: SessionId },
-    Report { session: SessionId, statuses: Vec<UnitStatus>, gone: Vec<UnitName>, all: bool },
+    Report { session: SessionId, statuses: Vec<UnitStatus>, gone: Vec<Withdrawal>, all: bool },
     Log { session: SessionId, run: RunId, attempt: u32 },
     Finish { session: SessionId, run: RunId, attempt: u32, passed: bool },
 }
@@ -81,10 +79,7 @@ impl Sim {
                 Ok(Reply::Connected(connection))
             }
             Request::Report { session, statuses, gone, all } if current(session) => {
-                let agent = self.agents.get(machine);
-                let holds: BTreeSet<UnitName> =
-                    agent.into_iter().flat_map(|agent| agent.units.keys().cloned()).collect();
-                self.server.report(machine, statuses.clone(), gone, *all, &holds);
+                self.server.report(machine, statuses.clone(), gone, *all);
                 Ok(Reply::Done)
             }
             Request::Log { session, run, attempt } if self.server.counts(run, *attempt, session) => {
@@ -181,7 +176,7 @@ impl Sim {
             for (name, unit) in &assigned.units {
                 if let Some(held) = agent.units.get_mut(name) {
                     held.stale = false;
-                    held.global |= unit.requirements.global;
+                    held.global |= unit.0.requirements.global;
                 }
             }
         }

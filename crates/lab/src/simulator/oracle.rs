@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sealift_model::{DesiredState, InvalidName, MachineId, Run, RunId, RunState, UnitName};
+use sealift_model::{DesiredState, InvalidName, MachineId, Run, RunId, RunState, UnitName, UnitStatus};
 use sealift_planner::invariants::{self, Violation};
 use sealift_planner::{Action, Plan, Snapshot, units_by_machine};
 
@@ -177,7 +177,7 @@ impl Oracle {
                 // A unit that is made global may be on its way to many machines.
                 let global = held.global
                     || server.snapshot.units.get(name).is_some_and(|unit| unit.requirements.global);
-                if global || self.is_excused(server, id, name) {
+                if global {
                     continue;
                 }
                 if let Some(other) = runs_on.insert(name, id) {
@@ -195,14 +195,6 @@ impl Oracle {
             }
         }
         Ok(())
-    }
-
-    /// Whether a copy of a unit is there by a defect that is known.
-    fn is_excused(&self, server: &Server, id: &MachineId, name: &UnitName) -> bool {
-        let among = |set: &BTreeSet<(MachineId, UnitName)>| {
-            !set.is_empty() && set.contains(&(id.clone(), name.clone()))
-        };
-        self.known.unheard && among(&server.unheard) || self.known.late_word && among(&server.late_words)
     }
 
     /// What is still to be done until the world is as it is wanted; none when it is.
@@ -284,10 +276,13 @@ fn differs(server: &Server, agent: &Agent, wanted: &BTreeSet<UnitName>) -> Optio
         }
     }
     let said: BTreeMap<_, _> = server.snapshot.statuses.iter().filter(|((of, _), _)| of == id).collect();
-    let said: Vec<_> = said.values().collect();
-    let words: Vec<_> = agent.words.values().collect();
-    (said.len() != words.len() || said.iter().zip(&words).any(|(said, word)| **said != *word))
-        .then(|| "the server was told something else".into())
+    let said: Vec<&UnitStatus> = said.into_values().collect();
+    let words: Vec<&UnitStatus> = agent.words.values().collect();
+    let unsaid = || words.iter().find(|word| !said.contains(word));
+    said.iter()
+        .find(|said| !words.contains(said))
+        .or_else(unsaid)
+        .map(|status| format!("the server and the machine differ in {status:?}"))
 }
 
 /// Which start of each unit runs where.

@@ -259,6 +259,7 @@ impl Sim {
                 message: None,
                 steps: Vec::new(),
                 package: None,
+                approvals: Vec::new(),
                 extra: Extra::new(),
             };
             self.server.snapshot.runs.insert(id, run);

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sealift_model::{
-    App, AttemptEnd, BranchName, CommitId, Digest, Extra, MachineId, Package, PackageName, Presence,
-    ProjectName, Release, ReleaseNumber, Requirements, Run, RunId, RunState, SessionId, Timestamp, Unit,
-    UnitName, UnitStatus,
+    App, AttemptEnd, BranchName, CommitId, Digest, Extra, MachineId, Package, PackageName, Placement,
+    Presence, ProjectName, Release, ReleaseNumber, Requirements, Run, RunId, RunState, SessionId, Timestamp,
+    Unit, UnitName, UnitStatus, Withdrawal,
 };
 use sealift_planner::{Action, AppView, Snapshot, apply, units_by_machine};
 
@@ -16,7 +16,10 @@ use super::{Broken, Event, Sim, TTL};
 /// What a machine is told to do, as a whole.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Assigned {
-    pub(super) units: BTreeMap<UnitName, Unit>,
+    /// With the placement; 0 for a unit that needs none.
+    pub(super) units: BTreeMap<UnitName, (Unit, u64)>,
+    /// What is said to be there and is not assigned.
+    pub(super) leaving: BTreeMap<UnitName, u64>,
     pub(super) runs: BTreeMap<(RunId, u32), SessionId>,
 }
 
@@ -50,10 +53,6 @@ pub(super) struct Server {
     pub(super) streams: BTreeMap<MachineId, Stream>,
     /// The highest generation that each name ever had.
     pub(super) generations: BTreeMap<UnitName, u64>,
-    /// Units that were taken from machines which had not said a word about them.
-    pub(super) unheard: BTreeSet<(MachineId, UnitName)>,
-    /// Units that a machine runs and that an older word of it says are stopped.
-    pub(super) late_words: BTreeSet<(MachineId, UnitName)>,
     pub(super) changed: bool,
 }
 
@@ -71,14 +70,29 @@ impl Server {
     }
 
     fn assigned(&self, machine: &MachineId, units: &BTreeSet<UnitName>) -> Assigned {
-        let units =
-            units.iter().filter_map(|name| Some((name.clone(), self.snapshot.units.get(name)?.clone())));
+        let placement =
+            |name: &UnitName| self.snapshot.placements.get(name).map_or(0, |placement| placement.id);
+        let placed = self.snapshot.placements.values().filter(|placement| placement.machine == *machine);
+        let placed = placed.map(|placement| &placement.unit);
+        let assigned: BTreeMap<_, _> = placed
+            .chain(units)
+            .filter_map(|name| {
+                let unit = self.snapshot.units.get(name)?;
+                let global = unit.requirements.global;
+                let placement = if global { 0 } else { placement(name) };
+                (!global || units.contains(name)).then(|| (name.clone(), (unit.clone(), placement)))
+            })
+            .collect();
+        let said = self.snapshot.statuses.iter().filter(|((id, name), status)| {
+            id == machine && !assigned.contains_key(name) && self.placement_of(machine, status).is_none()
+        });
+        let leaving = said.map(|((_, name), status)| (name.clone(), status.placement)).collect();
         let running = self.snapshot.runs.values().filter(|run| run.state == RunState::Running);
         let runs = running.filter_map(|run| {
             let attempt = run.attempt().filter(|attempt| attempt.machine == *machine)?;
             Some(((run.id.clone(), attempt.number), attempt.session.clone()))
         });
-        Assigned { units: units.collect(), runs: runs.collect() }
+        Assigned { units: assigned, leaving, runs: runs.collect() }
     }
 
     /// A report of the session that counts.
@@ -86,24 +100,44 @@ impl Server {
         &mut self,
         machine: &MachineId,
         statuses: Vec<UnitStatus>,
-        gone: &[UnitName],
+        gone: &[Withdrawal],
         all: bool,
-        holds: &BTreeSet<UnitName>,
     ) {
-        let told: BTreeSet<UnitName> = statuses.iter().map(|status| status.unit.clone()).collect();
-        let known = self.snapshot.statuses.keys().filter(|(id, _)| id == machine);
-        let over =
-            known.map(|(_, unit)| unit).filter(|unit| !told.contains(unit) && (all || gone.contains(unit)));
-        for unit in over.cloned().collect::<Vec<_>>() {
-            if holds.contains(&unit) {
-                self.late_words.insert((machine.clone(), unit.clone()));
-            }
-            self.snapshot.statuses.remove(&(machine.clone(), unit));
-        }
-        for status in statuses {
-            self.snapshot.statuses.insert((machine.clone(), status.unit.clone()), status);
-        }
         self.changed = true;
+        let known = self.snapshot.statuses.iter().filter(|((id, _), _)| id == machine);
+        let mut known: BTreeMap<UnitName, UnitStatus> =
+            known.map(|((_, unit), status)| (unit.clone(), status.clone())).collect();
+        for status in statuses {
+            let is_global =
+                self.snapshot.units.get(&status.unit).is_some_and(|unit| unit.requirements.global);
+            // A word on an earlier placement says nothing of the one that has been made since.
+            let before = known.remove(&status.unit);
+            if is_global || before.is_none_or(|known| known.placement <= status.placement) {
+                self.snapshot.statuses.insert((machine.clone(), status.unit.clone()), status);
+            }
+        }
+        let mut over = BTreeMap::new();
+        for Withdrawal { unit, placement } in gone {
+            over.extend(known.remove_entry(unit).filter(|(_, known)| known.placement <= *placement));
+        }
+        let unknown = known.into_iter().filter(|(_, known)| {
+            all && (known.placement == 0 || self.placement_of(machine, known).is_some())
+        });
+        over.extend(unknown.collect::<Vec<_>>());
+        for (unit, before) in over {
+            let key = (machine.clone(), unit);
+            // One that is still placed here may be wanted again at any moment.
+            match self.placement_of(machine, &before).map(UnitStatus::unheard) {
+                Some(unheard) => drop(self.snapshot.statuses.insert(key, unheard)),
+                None => drop(self.snapshot.statuses.remove(&key)),
+            }
+        }
+    }
+
+    /// The placement that a word of a machine speaks of, if it still stands.
+    fn placement_of(&self, machine: &MachineId, status: &UnitStatus) -> Option<&Placement> {
+        let placement = self.snapshot.placements.get(&status.unit);
+        placement.filter(|placement| placement.machine == *machine && placement.id == status.placement)
     }
 
     /// Whether what an attempt writes still counts.
@@ -220,17 +254,8 @@ impl Sim {
         let applied = apply(&mut self.server.snapshot, action, now);
         self.server.changed = true;
         match action {
-            Action::Place { unit, machine } => {
-                self.summary.placed += 1;
-                self.server.unheard.remove(&(machine.clone(), unit.clone()));
-            }
-            Action::Unplace { unit, machine, .. } => {
-                self.summary.unplaced += 1;
-                let key = (machine.clone(), unit.clone());
-                if !before.statuses.contains_key(&key) {
-                    self.server.unheard.insert(key);
-                }
-            }
+            Action::Place { .. } => self.summary.placed += 1,
+            Action::Unplace { .. } => self.summary.unplaced += 1,
             Action::Dispatch { .. } => self.summary.dispatched += 1,
             Action::Lose { .. } | Action::GiveUp { .. } => self.summary.lost_attempts += 1,
             Action::PutUnit { .. } | Action::RemoveUnit { .. } => {}
@@ -314,10 +339,6 @@ impl Sim {
 
     /// After every event: whoever's assignments changed is told, and the planner is called.
     pub(super) fn tell_agents(&mut self) {
-        let holds = |(id, name): &(MachineId, UnitName)| {
-            self.agents.get(id).is_some_and(|agent| agent.units.contains_key(name))
-        };
-        self.server.late_words.retain(holds);
         if !self.server.changed || self.server.away {
             return;
         }

@@ -19,10 +19,13 @@ mod tree;
 pub mod when;
 mod workflow;
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sealift_model::diagnostic::{Diagnostic, Severity};
+
+use crate::source;
 
 pub use graph::{Error as GraphError, Graph, GraphNode, Input};
 pub use image::interpolate;
@@ -234,11 +237,26 @@ pub fn find_config(dir: &Path) -> Result<PathBuf, Error> {
 /// # Errors
 /// When it cannot be read, or says something that cannot be used.
 pub fn load(path: &Path) -> Result<Loaded, Error> {
+    let file = std::fs::File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    load_file(path, file)
+}
+
+/// Reads the file of the directory `dir` below `root`, which is somebody else's: links lead to it as long as they stay
+/// below `root`.
+pub(crate) fn load_below(root: &Path, dir: &Path) -> Result<Loaded, Error> {
+    let mut files = FILE_NAMES.iter().map(|name| dir.join(name));
+    let found = files.find_map(|path| Some((source::open_file(root, &path)?, path)));
+    let (file, path) = found.ok_or_else(|| Error::NotFound { dir: root.join(dir) })?;
+    load_file(&root.join(path), file)
+}
+
+fn load_file(path: &Path, file: std::fs::File) -> Result<Loaded, Error> {
     let read = |source| Error::Read { path: path.to_owned(), source };
-    if path.metadata().map_err(read)?.len() > MAX_BYTES {
+    let mut text = String::new();
+    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(read)?;
+    if text.len() as u64 > MAX_BYTES {
         return Err(Error::TooLarge { path: path.to_owned() });
     }
-    let text = std::fs::read_to_string(path).map_err(read)?;
     match parse(&text) {
         Ok((config, diagnostics)) => Ok(Loaded { path: path.to_owned(), text, config, diagnostics }),
         Err(diagnostics) => Err(Error::Invalid { path: path.to_owned(), text, diagnostics }),

@@ -59,7 +59,10 @@ fn app(job: &mut Job, name: &str, node: &Node, draft: &mut Draft) {
     for (key, at, value) in pairs(node) {
         match key {
             "build" | "image" | "depends_on" | "command" => {}
-            "environment" => job.add_env(variables(value)),
+            "environment" => {
+                passed_through(name, value, draft);
+                job.add_env(variables(value));
+            }
             "working_dir" => more.push(("cwd".to_owned(), Out::text(text(value).unwrap_or_default()))),
             "user" => job.box_keys.push(("user".to_owned(), Out::text(text(value).unwrap_or_default()))),
             _ => draft.note(at, format!("service {name}: `{key}`")),
@@ -70,8 +73,45 @@ fn app(job: &mut Job, name: &str, node: &Node, draft: &mut Draft) {
     job.steps.push(script(Some(name.to_owned()), &command, more));
 }
 
+/// Notes the variables without a value, which compose takes from around it.
+fn passed_through(name: &str, environment: &Node, draft: &mut Draft) {
+    let listed = environment.sequence().unwrap_or_default().iter();
+    let listed = listed.filter_map(|item| Some((text(item).filter(|text| !text.contains('='))?, item.at)));
+    let mapped = pairs(environment).filter(|(.., value)| value.is_null());
+    let mapped = mapped.map(|(variable, at, _)| (variable.to_owned(), at));
+    for (variable, at) in listed.chain(mapped).collect::<Vec<_>>() {
+        let how = format!("write `{variable}: ${variable}` and give it as X_{variable}");
+        draft.note(at, format!("service {name}: `environment: {variable}` has no value here: {how}"));
+    }
+}
+
+/// `${NAME:-default}` and `${NAME-default}` become their default; other forms stay.
+fn with_defaults(name: &str, written: &str, at: Place, draft: &mut Draft) -> String {
+    let mut out = String::new();
+    let mut rest = written;
+    while let Some((before, after)) = rest.split_once("${") {
+        let Some((inner, behind)) = after.split_once('}') else { break };
+        out.push_str(before);
+        match inner.split_once(":-").or_else(|| inner.split_once('-')) {
+            Some((variable, default)) => {
+                out.push_str(default);
+                draft.note(
+                    at,
+                    format!("service {name}: `${{{inner}}}` is taken as {default}, whatever {variable} is"),
+                );
+            }
+            None => out.push_str(&format!("${{{inner}}}")),
+        }
+        rest = behind;
+    }
+    out + rest
+}
+
 fn service(name: &str, node: &Node, draft: &mut Draft) -> Out {
-    let mut out = vec![("id".to_owned(), Out::text(get(node, "image").and_then(text).unwrap_or_default()))];
+    let image = get(node, "image");
+    let id = image.and_then(text).unwrap_or_default();
+    let id = image.map_or_else(String::new, |image| with_defaults(name, &id, image.at, draft));
+    let mut out = vec![("id".to_owned(), Out::text(id))];
     out.push(("name".to_owned(), Out::text(name)));
     for (key, at, value) in pairs(node) {
         let one = text(value).unwrap_or_default();
@@ -79,7 +119,10 @@ fn service(name: &str, node: &Node, draft: &mut Draft) -> Out {
             "image" | "build" | "depends_on" => {}
             "command" => out.push(("cmd".to_owned(), Out::text(super::write_words(&texts(value))))),
             "entrypoint" => out.push(("entrypoint".to_owned(), Out::text(super::write_words(&texts(value))))),
-            "environment" => out.push(("env".to_owned(), Out::variables(&variables(value)))),
+            "environment" => {
+                passed_through(name, value, draft);
+                out.push(("env".to_owned(), Out::variables(&variables(value))));
+            }
             "ports"
                 if value.sequence().is_some_and(|items| items.iter().all(|item| text(item).is_some())) =>
             {

@@ -310,6 +310,17 @@ impl Reader<'_> {
             return;
         }
         let Some(run) = get(node, "run") else { return };
+        let code = text(run).unwrap_or_default();
+        for (file, instead) in [
+            ("GITHUB_ENV", "`export` it, which lives on to the next step"),
+            ("GITHUB_PATH", "`export PATH`, which lives on to the next step"),
+            ("GITHUB_OUTPUT", "`export` it for the next steps, or write it to a file for other pipelines"),
+            ("GITHUB_STEP_SUMMARY", "write to $WERCKER_REPORT_MESSAGE_FILE"),
+        ] {
+            if code.contains(file) {
+                self.note(run.at, &format!("`${file}`: {instead}"));
+            }
+        }
         let mut more = Vec::new();
         let mut last = false;
         let directory =

@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::ignore::Ignore;
 use super::{Context, Error};
 use crate::engine::{Answer, Body, body_of};
 
@@ -20,11 +21,14 @@ use crate::engine::{Answer, Body, body_of};
 const PIECES: usize = 8;
 /// How much is written at once.
 const PIECE: usize = 64 * 1024;
+/// The most that is read of a file that stands for itself.
+const SMALL: u64 = 1024 * 1024;
 
 /// A tree of the box and the name it gets in the archive; the empty name puts its entries at the top.
 pub(super) struct Part {
     answer: Answer,
     name: PathBuf,
+    ignore: Ignore,
 }
 
 impl Part {
@@ -32,8 +36,30 @@ impl Part {
     pub(super) async fn of(context: &Context<'_>, path: &str, name: &str) -> Result<Part, Error> {
         let answer = context.engine.archive(context.container, path).await?;
         let answer = answer.ok_or_else(|| Error::NoPath { path: path.to_owned() })?;
-        Ok(Part { answer, name: PathBuf::from(name) })
+        Ok(Part { answer, name: PathBuf::from(name), ignore: Ignore::default() })
     }
+
+    /// The same, but for what `ignore` leaves out of the archive.
+    pub(super) fn without(self, ignore: Ignore) -> Part {
+        Part { ignore, ..self }
+    }
+}
+
+/// The text of a small file of the box; none where there is no such file.
+pub(super) async fn text(context: &Context<'_>, path: &str) -> Result<Option<String>, Error> {
+    let Some(answer) = context.engine.archive(context.container, path).await? else { return Ok(None) };
+    let reader = SyncIoBridge::new(StreamReader::new(answer.into_stream().boxed()));
+    let read = tokio::task::spawn_blocking(move || {
+        let mut archive = tar::Archive::new(reader);
+        let Some(entry) = archive.entries()?.next().transpose()? else { return Ok(None) };
+        if !entry.header().entry_type().is_file() {
+            return Ok(None);
+        }
+        let mut text = String::new();
+        entry.take(SMALL).read_to_string(&mut text).map(|_| Some(text))
+    });
+    let failed = context.files(&format!("cannot read {path}"));
+    read.await.map_err(io::Error::other).and_then(|read| read).map_err(failed)
 }
 
 /// An archive of small files and parts, as a request's body.
@@ -45,7 +71,7 @@ pub(super) fn pack(files: Vec<(&'static str, String)>, parts: Vec<Part>) -> Body
         let pipe = Pipe { sender, held: Vec::new() };
         let parts = parts.into_iter().map(|part| {
             let reader = StreamReader::new(part.answer.into_stream().boxed());
-            (SyncIoBridge::new_with_handle(reader, runtime.clone()), part.name)
+            (SyncIoBridge::new_with_handle(reader, runtime.clone()), part.name, part.ignore)
         });
         if let Err(error) = write(pipe, files, parts) {
             tracing::debug!(%error, "an archive broke off");
@@ -61,7 +87,7 @@ pub(super) fn pack(files: Vec<(&'static str, String)>, parts: Vec<Part>) -> Body
 fn write(
     pipe: impl Write,
     files: Vec<(&'static str, String)>,
-    parts: impl Iterator<Item = (impl Read, PathBuf)>,
+    parts: impl Iterator<Item = (impl Read, PathBuf, Ignore)>,
 ) -> io::Result<()> {
     let mut whole = tar::Builder::new(pipe);
     for (name, text) in files {
@@ -70,14 +96,20 @@ fn write(
         header.set_size(text.len() as u64);
         whole.append_data(&mut header, name, text.as_bytes())?;
     }
-    for (reader, name) in parts {
-        copy(&mut whole, reader, &name)?;
+    for (reader, name, ignore) in parts {
+        copy(&mut whole, reader, &name, &ignore)?;
     }
     whole.into_inner()?.flush()
 }
 
-/// Copies the entries of an archive, the first part of their names replaced by `name`.
-pub(super) fn copy(whole: &mut tar::Builder<impl Write>, from: impl Read, name: &Path) -> io::Result<()> {
+/// Copies the entries of an archive, the first part of their names replaced by `name`, but for those that `ignore` leaves
+/// out under their new names.
+pub(super) fn copy(
+    whole: &mut tar::Builder<impl Write>,
+    from: impl Read,
+    name: &Path,
+    ignore: &Ignore,
+) -> io::Result<()> {
     let renamed = |path: &Path| -> PathBuf {
         let inner = path.components().filter(|part| matches!(part, Component::Normal(_))).skip(1);
         inner.fold(name.to_owned(), |path, part| path.join(part))
@@ -86,7 +118,7 @@ pub(super) fn copy(whole: &mut tar::Builder<impl Write>, from: impl Read, name: 
     for entry in archive.entries()? {
         let mut entry = entry?;
         let path = renamed(&entry.path()?);
-        if path.as_os_str().is_empty() {
+        if path.as_os_str().is_empty() || ignore.leaves_out(&path.to_string_lossy()) {
             continue;
         }
         let mut header = entry.header().clone();
@@ -158,7 +190,7 @@ mod tests {
 
         let names = |name: &str| {
             let mut to = tar::Builder::new(Vec::new());
-            copy(&mut to, from.as_slice(), Path::new(name)).unwrap();
+            copy(&mut to, from.as_slice(), Path::new(name), &Ignore::default()).unwrap();
             let to = to.into_inner().unwrap();
             let mut archive = tar::Archive::new(to.as_slice());
             let mut names = Vec::new();
@@ -185,7 +217,8 @@ mod tests {
             copy(
                 &mut to,
                 &b"no archive at all, but long enough to be read as a header".repeat(20)[..],
-                Path::new("x")
+                Path::new("x"),
+                &Ignore::default()
             )
             .is_err()
         );

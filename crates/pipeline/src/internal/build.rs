@@ -1,12 +1,14 @@
 //! `internal/docker-build`: an image from a Dockerfile in the source, as the steps have left it.
 //!
-//! Guarantees: what is built is the source in the box, read while it is sent; the engine applies `.dockerignore`.
+//! Guarantees: what is built is the source in the box, read while it is sent, without what
+//! `.dockerignore` names.
 //!
 //! It must not know what becomes of the image.
 
 use std::collections::BTreeMap;
 
-use super::archive::{Part, pack};
+use super::archive::{self, Part, pack};
+use super::ignore::Ignore;
 use super::properties::Properties;
 use super::{Context, Error};
 use crate::registry;
@@ -22,9 +24,8 @@ pub(super) async fn build(properties: &Properties<'_>, context: &Context<'_>) ->
         ("buildargs", map(properties.pairs("build-args")?).to_string()),
         ("labels", map(properties.pairs("labels")?).to_string()),
     ];
-    if let Some(dockerfile) = properties.text("dockerfile") {
-        options.push(("dockerfile", dockerfile));
-    }
+    let dockerfile = properties.text("dockerfile").unwrap_or_else(|| "Dockerfile".to_owned());
+    options.push(("dockerfile", dockerfile.clone()));
     let hosts = properties.list("extra-hosts");
     if !hosts.is_empty() {
         options.push(("extrahosts", hosts.join(",")));
@@ -55,7 +56,9 @@ pub(super) async fn build(properties: &Properties<'_>, context: &Context<'_>) ->
         Some(below) => format!("{}/{}", context.root, below.trim_matches('/')),
         None => context.root.to_owned(),
     };
-    let archive = pack(Vec::new(), vec![Part::of(context, &path, "").await?]);
+    let ignored = archive::text(context, &format!("{path}/.dockerignore")).await?.unwrap_or_default();
+    let ignore = Ignore::parse(&ignored, &dockerfile);
+    let archive = pack(Vec::new(), vec![Part::of(context, &path, "").await?.without(ignore)]);
     context.made.add_image(&full);
     let mut build = context.engine.build(&options, &credentials, archive).await?;
     let quiet = properties.flag("q");

@@ -8,6 +8,7 @@
 mod archive;
 mod build;
 mod containers;
+mod ignore;
 mod properties;
 mod push;
 mod store;

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::ignore::Ignore;
 use super::properties::Properties;
 use super::{Context, Error, archive, push};
 use crate::source;
@@ -69,7 +70,7 @@ pub(super) async fn step(properties: &Properties<'_>, context: &Context<'_>) -> 
     let packed = tokio::task::spawn_blocking(move || {
         let sum = Summing { file, sum: Sha256::new(), bytes: 0 };
         let mut whole = tar::Builder::new(GzEncoder::new(sum, Compression::default()));
-        archive::copy(&mut whole, reader, Path::new(""))?;
+        archive::copy(&mut whole, reader, Path::new(""), &Ignore::default())?;
         let mut sum = whole.into_inner()?.finish()?;
         sum.flush()?;
         Ok((sum.bytes, sum.sum.finalize()))

@@ -184,20 +184,15 @@ struct Tree {
 
 impl Tree {
     fn of(root: &Path) -> io::Result<Tree> {
-        let ignore = std::fs::read_to_string(root.join(".gitignore")).unwrap_or_default();
+        let ignore = Ignore::read(root, Path::new(".gitignore"));
         let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         #[expect(
             deprecated,
             reason = "an owned descriptor, which nobody else closes, is what it is safe with"
         )]
         let queue = AsyncFd::new(queue)?;
-        let mut tree = Tree {
-            root: root.to_owned(),
-            ignore: Ignore::parse(&ignore),
-            queue,
-            directories: HashMap::new(),
-            full: false,
-        };
+        let mut tree =
+            Tree { root: root.to_owned(), ignore, queue, directories: HashMap::new(), full: false };
         tree.add(PathBuf::new())?;
         Ok(tree)
     }

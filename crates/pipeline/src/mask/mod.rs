@@ -189,7 +189,11 @@ impl Masking {
                 apply(image);
                 steps.iter_mut().for_each(apply);
             }
-            EventKind::NodeWaiting { reason } | EventKind::NodeSkipped { reason, .. } => apply(reason),
+            EventKind::NodeWaiting { reason, question } => {
+                apply(reason);
+                question.iter_mut().for_each(apply);
+            }
+            EventKind::NodeSkipped { reason, .. } => apply(reason),
             EventKind::WorkflowFinished { message, .. } => {
                 message.as_mut().map(apply);
             }

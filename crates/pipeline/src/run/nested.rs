@@ -53,7 +53,8 @@ impl Run {
         // On a machine that runs other people's pipelines, the machine's own files are none of theirs.
         let dir = root.join(dir).canonicalize().ok().filter(|dir| dir.starts_with(&root));
         let dir = dir.ok_or_else(|| refused("there is no such directory in the source tree".to_owned()))?;
-        let loaded = config::find_config(&dir).and_then(|path| config::load(&path));
+        // Nor is what links lead to that steps have laid.
+        let loaded = config::load_below(&root, dir.strip_prefix(&root).unwrap_or(&dir));
         let loaded = loaded.map_err(|error| refused(error.to_string()))?;
 
         self.note(format!("building service {alias} from {url}")).await;

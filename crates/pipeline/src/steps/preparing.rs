@@ -364,13 +364,13 @@ fn from_directory(
     origin: String,
     warn: &mut impl FnMut(String),
 ) -> Result<Files, Error> {
-    if !source::is_file(target, Path::new("run.sh")) {
+    if source::open_file(target, Path::new("run.sh")).is_none() {
         return Err(Error::NoRun { line: step.line, id: step.id.clone(), origin });
     }
     open_to_all(target).map_err(|source| Error::Files { path: target.to_owned(), source })?;
     let root = shell::quote(&format!("/pipeline/steps/{label}"));
     let mut run = String::new();
-    if source::is_file(target, Path::new("init.sh")) {
+    if source::open_file(target, Path::new("init.sh")).is_some() {
         line(&mut run, format_args!(". {root}/init.sh"));
     }
     line(&mut run, format_args!(". {root}/run.sh"));

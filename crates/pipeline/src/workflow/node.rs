@@ -83,13 +83,13 @@ impl Job {
                 return Looked::Leave { reason: plan::condition(&facts), fine: true };
             }
         }
-        let waiting = |reason: String| async move {
+        let waiting = |reason: String, question: Option<String>| async move {
             let reason = shared.mask.apply(&reason);
-            shared.tell(Some(&self.node.name), EventKind::NodeWaiting { reason }).await;
+            shared.tell(Some(&self.node.name), EventKind::NodeWaiting { reason, question }).await;
         };
         if let Some(approval) = settings.approval.as_ref().filter(|approval| approval.wanted) {
-            let question = approval.asks(&self.node.name);
-            waiting(format!("for an approval: {question}")).await;
+            let question = shared.mask.apply(&approval.asks(&self.node.name));
+            waiting(format!("for an approval: {question}"), Some(question.clone())).await;
             let Some(approver) = &shared.spec.approver else {
                 return refused("it wants an approval, and there is nobody to ask here".to_owned());
             };
@@ -131,7 +131,7 @@ impl Job {
         let entry = loop {
             tokio::select! {
                 entry = &mut entering => break entry,
-                Some(before) = hears.recv() => waiting(format!("for group {name}: {before} before it")).await,
+                Some(before) = hears.recv() => waiting(format!("for group {name}: {before} before it"), None).await,
             }
         };
         match entry {

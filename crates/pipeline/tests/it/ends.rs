@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sealift_model::{EventKind, StepOutcome};
-use sealift_pipeline::{Engine, Error, Leftovers, config, execute, remove_leftovers};
+use sealift_pipeline::{Engine, Error, Leftovers, config, execute, remove_leftovers, remove_work_dir};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -109,6 +109,7 @@ async fn dropping_the_future_removes_all() {
     let (config, _) = config::parse(&job.yaml).unwrap();
     let (events, mut inbox) = mpsc::channel(16);
     let key = job.spec.key.clone();
+    let work_dir = job.spec.work_dir.clone();
     let run = execute(&engine, &config, job.spec, events, job.cancel);
     let started = async {
         while let Some(event) = inbox.recv().await {
@@ -123,6 +124,8 @@ async fn dropping_the_future_removes_all() {
         .await
         .unwrap();
     assert_eq!(remove_leftovers(&engine, Leftovers::Run(&key)).await.unwrap(), 0);
+    // Its tree is the caller's, and a view of the source in it.
+    remove_work_dir(&work_dir).unwrap();
 }
 
 #[tokio::test]

@@ -114,3 +114,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_comes_from_around_the_file_is_told() {
+    let told = |name: &str, text: &str| -> Vec<String> {
+        import(name, text, None)
+            .unwrap()
+            .notes
+            .into_iter()
+            .map(|note| format!("{} {}", note.line, note.message))
+            .collect()
+    };
+    let compose = "services:\n  db:\n    image: pg:${V:-15}-x\n    environment: [A=1, B]\n";
+    assert!(made("compose.yml", compose).contains("pg:15-x"));
+    let notes = told("compose.yml", compose).join("\n");
+    assert!(notes.contains("3 service db: `${V:-15}` is taken as 15"), "{notes}");
+    assert!(notes.contains("4 service db: `environment: B` has no value here"), "{notes}");
+    let github = "on: push\njobs:\n  a:\n    runs-on: ubuntu-24.04\n    steps:\n      - run: echo A=1 >> $GITHUB_ENV\n";
+    let notes = told(".github/workflows/a.yml", github).join("\n");
+    assert!(notes.contains("6 job a: `$GITHUB_ENV`: `export` it"), "{notes}");
+}

@@ -16,6 +16,11 @@ async fn an_engine_of_its_own_needs_leave() {
     let error = ran.error().to_string();
     assert!(error.contains("`docker: true`") && error.contains("does not allow"), "{error}");
 
+    if engine.name().starts_with("Docker") && !has_all_capabilities() {
+        return println!(
+            "SKIPPED: a privileged box; Docker gives it capabilities that it has not got itself here"
+        );
+    }
     let mut job = Job::new(yaml);
     job.spec.allow_docker = true;
     let network = format!("sealift-{}", job.spec.key);
@@ -26,6 +31,15 @@ async fn an_engine_of_its_own_needs_leave() {
         "{}",
         ran.output(0)
     );
+}
+
+/// Whether nothing has been taken away from root on this machine (capabilities(7)).
+fn has_all_capabilities() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
+    let bounding = u64::from_str_radix(bounding.trim(), 16).unwrap();
+    let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap();
+    bounding.trailing_ones() > last.trim().parse().unwrap()
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::host::{Job, SH, engine, script};
+use crate::host::{Job, SH, engine, raw, script};
 
 #[tokio::test]
 async fn a_service_is_reached_by_alias_and_by_variables() {
@@ -21,6 +21,45 @@ async fn a_service_is_reached_by_alias_and_by_variables() {
     let notes = format!("{:?}", ran.events);
     assert!(notes.contains("service web-one is ready: port 7000 answered"), "{notes}");
     assert!(notes.contains("service second runs; it exposes no ports"), "{notes}");
+}
+
+#[tokio::test]
+async fn a_service_on_a_network_with_ipv6_is_reached_by_both_families() {
+    let Some(engine) = engine().await else { return };
+    let docker = raw(&engine).await;
+    // Of the block for unique local addresses (RFC 4193), so that two runs of the tests are not in each other's way.
+    let part = std::process::id();
+    let prefix = format!("fd5e:a11f:{:x}:{:x}", part >> 16, part & 0xffff);
+    let network = format!("sealift-it-v6-{part}");
+    let request = bollard::models::NetworkCreateRequest {
+        name: network.clone(),
+        enable_ipv6: Some(true),
+        ipam: Some(bollard::models::Ipam {
+            config: Some(vec![bollard::models::IpamConfig {
+                subnet: Some(format!("{prefix}::/64")),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    docker.create_network(request).await.unwrap();
+    // The name goes to both addresses. Without that of IPv4, it can only be found over IPv6.
+    let code = "ip -6 -o addr show scope global | grep -q fd5e && echo the box has one too\n\
+        awk '$2 == \"web\" {print ($1 ~ /^fd5e:.*:/) ? \"six\" : \"four\"}' /etc/hosts\n\
+        wget -q -O - http://$WEB_PORT_7000_TCP_ADDR:7000/group | head -n 1\n\
+        grep -v '\\..*web' /etc/hosts >/tmp/hosts; cat /tmp/hosts >/etc/hosts\n\
+        wget -q -O - http://web:7000/group | head -n 1";
+    let yaml = format!(
+        "box: {SH}\nservices:\n  - id: {SH}\n    name: web\n    cmd: httpd -f -p 7000 -h /etc\n    ports: [7000]\nbuild:\n  steps:\n{}",
+        script("ask", code)
+    );
+    let mut job = Job::new(yaml);
+    job.spec.docker_network = Some(network.clone());
+    let ran = job.run(&engine).await;
+    docker.remove_network(&network).await.unwrap();
+    assert!(ran.outcome().passed, "{:#?}", ran.events);
+    assert_eq!(ran.output(0), "the box has one too\nfour\nsix\nroot:x:0:\nroot:x:0:\n");
 }
 
 #[tokio::test]
@@ -66,6 +105,8 @@ async fn a_project_in_the_source_is_built_and_is_the_service() {
     for (url, inner, want) in [
         ("file://../elsewhere", "", "no such directory in the source tree"),
         ("https://host/x", "", "only file:// is known"),
+        // A link that a step may have laid: not even its first line is told.
+        ("file://leads-out", "", "no configuration in"),
         ("file://shop", "box: nothing\n", "there is no pipeline build"),
         (
             "file://shop",
@@ -86,6 +127,9 @@ async fn a_project_in_the_source_is_built_and_is_the_service() {
         let shop = job.dir.path().join("project/shop");
         std::fs::create_dir(&shop).unwrap();
         std::fs::write(shop.join("wercker.yml"), inner.replace("SH", SH)).unwrap();
+        let leads_out = job.dir.path().join("project/leads-out");
+        std::fs::create_dir(&leads_out).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", leads_out.join("wercker.yml")).unwrap();
         let error = job.run(&engine).await.error().to_string();
         assert!(error.contains(want), "{url}: {error}");
     }

@@ -435,7 +435,10 @@ async fn a_person_agrees_or_not() {
         let waits = ran.at("a", |kind| matches!(kind, EventKind::NodeWaiting { .. }));
         assert_eq!(
             ran.events[waits].kind,
-            EventKind::NodeWaiting { reason: "for an approval: Ship it?".into() }
+            EventKind::NodeWaiting {
+                reason: "for an approval: Ship it?".into(),
+                question: Some("Ship it?".into())
+            }
         );
     }
     // Nobody answers: it can be cancelled.

@@ -42,7 +42,10 @@ fn brings_units_to_a_new_release_and_back() {
 fn a_new_wish_moves_the_unit() {
     let world = World::of(2).app(app("p", 1, &[("a.service", "")])).settled();
     let world = world.app(app("p", 2, &[("a.service", "MachineID=00000002")]));
-    assert_eq!(world.plan(), ["put a 2", "unplace a 1: MachineID=00000002 is another machine", "place a 2"]);
+    assert_eq!(world.plan(), ["put a 2", "unplace a 1: MachineID=00000002 is another machine"]);
+    // Also where the first machine has not said a word of it: it may be starting it.
+    let world = world.settled().confirmed(1, "a.service");
+    assert_eq!(world.plan(), ["place a 2"]);
 }
 
 #[test]

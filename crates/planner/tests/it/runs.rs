@@ -1,6 +1,6 @@
 //! The queue: who is next, who takes it, who is lost.
 
-use sealift_model::{AttemptEnd, RunState};
+use sealift_model::{Answer, Approval, AttemptEnd, Run, RunState};
 use sealift_planner::{Action, apply, plan};
 
 use crate::world::{NOW, World, machine_id, run, session};
@@ -70,6 +70,45 @@ fn gives_up_what_is_lost_too_often() {
     assert_eq!((run.state, run.ended_at), (RunState::Failed, Some(NOW)));
     assert!(run.message.as_ref().unwrap().starts_with("lost 3 times"));
     assert_eq!(run.attempt().unwrap().end, Some(AttemptEnd::Lost));
+}
+
+/// A run that asked a person, and was told yes if it was `answered`.
+fn asking(run: Run, node: &str, answered: bool) -> Run {
+    let answer = Answer { approved: true, by: "ann".to_owned(), at: NOW, reason: None };
+    let (node, question) = (node.to_owned(), "Ship it?".to_owned());
+    let approval = Approval { node, question, since: NOW, answer: answered.then_some(answer) };
+    Run { approvals: [run.approvals, vec![approval]].concat(), ..run }
+}
+
+#[test]
+fn what_waits_for_a_person_takes_no_slot() {
+    let waits = asking(run(1, 0, 0, Some(1)), "deploy", false);
+    let world = slots(&[1]).run(waits).run(run(2, 10, 0, None)).run(run(3, 20, 0, None));
+    assert_eq!(world.plan(), ["dispatch 2.1 1/1"]);
+    world.settled();
+    let goes_on = asking(run(1, 0, 0, Some(1)), "deploy", true);
+    assert_eq!(slots(&[1]).run(goes_on).run(run(2, 10, 0, None)).plan(), [""; 0]);
+}
+
+#[test]
+fn what_is_lost_while_it_waits_for_a_person_is_not_given_up() {
+    let waits = |lost| asking(asking(run(1, 0, lost, Some(1)), "site", true), "deploy", false);
+    let world = slots(&[0]).away(1).run(waits(2));
+    assert_eq!(world.plan(), ["lose 1.3: machine 00000001 is away"]);
+    let world = world.settled();
+    let lost = world.0.runs.values().next().unwrap();
+    assert_eq!((lost.state, lost.attempts[2].waited), (RunState::Queued, true));
+    // What was answered holds, the rest is asked again.
+    let nodes: Vec<_> = lost.approvals.iter().map(|approval| &*approval.node).collect();
+    assert_eq!(nodes, ["site"]);
+    // There is an end to that as well.
+    let mut often = waits(30);
+    for attempt in &mut often.attempts[..30] {
+        attempt.waited = true;
+    }
+    let world = slots(&[0]).away(1).run(often);
+    assert_eq!(world.plan(), ["give up 1: lost 31 times, the last time because machine 00000001 is away"]);
+    assert_eq!(world.settled().0.runs.values().next().unwrap().approvals.len(), 1);
 }
 
 #[test]

@@ -101,6 +101,7 @@ pub(crate) fn run(number: u64, queued_at: u64, lost: u32, on: Option<u32>) -> Ru
         session: session(machine),
         started_at: NOW,
         end,
+        waited: false,
     };
     let mut attempts: Vec<Attempt> =
         (1..=lost).map(|number| attempt(number, 99, Some(AttemptEnd::Lost))).collect();
@@ -119,6 +120,7 @@ pub(crate) fn run(number: u64, queued_at: u64, lost: u32, on: Option<u32>) -> Ru
         message: None,
         steps: Vec::new(),
         package: None,
+        approvals: Vec::new(),
         extra: Extra::new(),
     }
 }
@@ -194,7 +196,9 @@ impl World {
     /// Placed at a time of its own, later than those before it.
     pub(crate) fn placed(mut self, text: &str, n: u32) -> World {
         let since = Timestamp(self.0.placements.len() as u64);
-        let placement = Placement { unit: name(text), machine: machine_id(n), since };
+        self.0.last_placement += 1;
+        let id = self.0.last_placement;
+        let placement = Placement { id, unit: name(text), machine: machine_id(n), since };
         self.0.placements.insert(name(text), placement);
         self
     }
@@ -202,6 +206,7 @@ impl World {
     pub(crate) fn status(mut self, n: u32, text: &str) -> World {
         let status = UnitStatus {
             unit: name(text),
+            placement: self.0.placements.get(&name(text)).map_or(0, |placement| placement.id),
             generation: 1,
             release: None,
             load: "loaded".to_owned(),
@@ -214,6 +219,12 @@ impl World {
             extra: Extra::new(),
         };
         self.0.statuses.insert((machine_id(n), name(text)), status);
+        self
+    }
+
+    /// The machine has confirmed that the unit is not there.
+    pub(crate) fn confirmed(mut self, n: u32, text: &str) -> World {
+        self.0.statuses.remove(&(machine_id(n), name(text))).unwrap();
         self
     }
 

@@ -19,7 +19,15 @@ pub(super) async fn status(global: &Global) -> Result<ExitCode, Error> {
     }
     printer.line(&format!("server    {} at {}", status.version, client.address()))?;
     printer.line(&format!("machines  {} present of {}", status.machines_present, status.machines))?;
-    printer.line(&format!("runs      {} queued, {} running", status.runs_queued, status.runs_running))?;
+    let waiting = match status.approvals {
+        0 => String::new(),
+        1 => ", 1 waits for an approval: sealift approvals".to_owned(),
+        count => format!(", {count} wait for an approval: sealift approvals"),
+    };
+    printer.line(&format!(
+        "runs      {} queued, {} running{waiting}",
+        status.runs_queued, status.runs_running
+    ))?;
     printer.line(&format!("packages  {}, signed by {}", status.packages, status.public_key))?;
     if status.apps.is_empty() {
         printer.line("apps      none yet: push a commit that has unit files in units/")?;

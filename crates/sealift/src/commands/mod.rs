@@ -1,5 +1,6 @@
 //! A module per command group. They ask, wait and print; nothing is decided here.
 
+mod approvals;
 mod check;
 mod dev;
 mod import;
@@ -34,6 +35,9 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Status => list::status(global).await,
         Command::Runs(args) => list::runs(args, global).await,
         Command::Logs(args) => runs::logs(args, global).await,
+        Command::Approvals(args) => approvals::list(args, global).await,
+        Command::Approve(args) => approvals::approve(args, global).await,
+        Command::Reject(args) => approvals::reject(args, global).await,
         Command::Abort(args) => runs::abort(&args, global).await,
         Command::Units => list::units(global).await,
         Command::Machines => list::machines(global).await,

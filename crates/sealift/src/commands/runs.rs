@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use sealift_client::Client;
 use sealift_client::api::{List, LogEntry};
-use sealift_model::{Run, RunId, RunState};
+use sealift_model::{EventKind, Run, RunId, RunState};
 
 use crate::cli::{AbortArgs, Global, LogsArgs};
 use crate::error::Error;
@@ -45,6 +45,12 @@ pub(super) async fn stream(
             printer.line(&printer.paint(Style::Careful, &text))?;
         }
         printer.event(&entry.event)?;
+        if let (EventKind::NodeWaiting { question: Some(_), .. }, Some(node)) =
+            (&entry.event.kind, &entry.event.node)
+            && follow
+        {
+            super::approvals::tell_how(client, printer, run, node).await?;
+        }
     }
     Ok(())
 }

@@ -86,7 +86,7 @@ impl Printer {
                 }
                 text
             }
-            EventKind::NodeWaiting { reason } => format!("waiting: {}", visible(reason)),
+            EventKind::NodeWaiting { reason, .. } => format!("waiting: {}", visible(reason)),
             EventKind::NodeSkipped { reason, fine } => {
                 let style = if *fine { Style::Quiet } else { Style::Careful };
                 self.paint(style, &format!("skipped: {}", visible(reason)))

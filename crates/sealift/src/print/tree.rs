@@ -251,7 +251,7 @@ impl Node {
                 self.note = None;
                 self.state = NodeState::Ended(end(*passed, *millis, message));
             }
-            EventKind::NodeWaiting { reason } => self.state = NodeState::Waiting(reason.clone()),
+            EventKind::NodeWaiting { reason, .. } => self.state = NodeState::Waiting(reason.clone()),
             EventKind::NodeSkipped { reason, .. } => self.state = NodeState::Skipped(reason.clone()),
             EventKind::NodeRetried { attempt, .. } => {
                 self.state = NodeState::Waiting(format!("attempt {attempt} follows"));

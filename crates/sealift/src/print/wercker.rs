@@ -175,7 +175,7 @@ impl Telling {
                 let (mood, word) = if *passed { (Mood::Good, "finished") } else { (Mood::Bad, "failed") };
                 self.voice.say(mood, &format!("Workflow {word}: {took}"));
             }
-            EventKind::NodeWaiting { reason } | EventKind::NodeSkipped { reason, .. } => {
+            EventKind::NodeWaiting { reason, .. } | EventKind::NodeSkipped { reason, .. } => {
                 let node = event.node.as_deref().unwrap_or_default();
                 self.voice.say(Mood::Plain, &format!("{}: {}", visible(node), visible(reason)));
             }

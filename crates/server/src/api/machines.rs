@@ -10,12 +10,15 @@ use axum::response::Response;
 use sealift_client::api::{
     AssignmentEvent, KeepAlive, List, MachineStatus, NewSession, SessionBegun, Statuses,
 };
-use sealift_model::{Assignment, MachineId, Presence, RunId, RunState, SessionId, UnitName};
+use sealift_model::{
+    Assignment, MachineId, Presence, RunId, RunState, SessionId, UnitName, UnitStatus, Withdrawal,
+};
 use sealift_store::{LeaseId, MAX_OPS, Revision, Txn};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{Error, json, lines};
+use super::{Error, as_seen, json, lines};
+use crate::cache::World;
 use crate::keys::Key;
 use crate::server::Inner;
 
@@ -117,6 +120,8 @@ pub(super) async fn assignments(
 #[derive(Default)]
 struct Told {
     units: BTreeMap<UnitName, Assignment>,
+    /// What is said to be on the machine and is not assigned to it, with its placement.
+    leaving: BTreeMap<UnitName, u64>,
     runs: BTreeMap<(RunId, u32), Assignment>,
 }
 
@@ -133,11 +138,18 @@ async fn tell_assignments(
         if current_session(&inner, &id, &session).is_err() {
             return;
         }
-        let all = inner.cache.world().assignments(&id);
-        let mut now = Told::default();
+        let (all, statuses) = {
+            let world = inner.cache.world();
+            let statuses = world.statuses.get(&id).into_iter().flatten();
+            let over = statuses.filter(|(_, held)| world.placement_of(&id, &held.value).is_none());
+            let over = over.map(|(unit, held)| (unit.clone(), held.value.placement));
+            (world.assignments(&id), over.collect::<BTreeMap<_, _>>())
+        };
+        let mut now = Told { leaving: statuses, ..Told::default() };
         for assignment in &all {
             match assignment {
                 Assignment::Unit(unit) => {
+                    now.leaving.remove(&unit.unit.name);
                     now.units.insert(unit.unit.name.clone(), assignment.clone());
                 }
                 Assignment::Run(run) => {
@@ -146,7 +158,10 @@ async fn tell_assignments(
             }
         }
         let event = match &told {
-            None => Some(AssignmentEvent::All { assignments: all }),
+            None => {
+                let drop_units = now.leaving.iter().map(withdrawal).collect();
+                Some(AssignmentEvent::All { assignments: all, drop_units })
+            }
             Some(before) => differences(before, &now),
         };
         told = Some(now);
@@ -162,14 +177,25 @@ async fn tell_assignments(
     }
 }
 
+fn withdrawal((unit, placement): (&UnitName, &u64)) -> Withdrawal {
+    Withdrawal { unit: unit.clone(), placement: *placement }
+}
+
 fn differences(before: &Told, now: &Told) -> Option<AssignmentEvent> {
-    let gone = before.units.keys().filter(|unit| !now.units.contains_key(unit));
+    // What was given and taken before this machine was told is dropped too, so that it confirms it.
+    let leaving = now.leaving.iter().filter(|(unit, placement)| before.leaving.get(*unit) != Some(placement));
+    let mut dropped: BTreeMap<UnitName, u64> = leaving.map(|(unit, id)| (unit.clone(), *id)).collect();
+    for (unit, assignment) in before.units.iter().filter(|(unit, _)| !now.units.contains_key(*unit)) {
+        if let Assignment::Unit(assigned) = assignment {
+            dropped.entry(unit.clone()).or_insert(assigned.placement);
+        }
+    }
     let over = before.runs.keys().filter(|run| !now.runs.contains_key(run));
     let changed = now.units.iter().filter(|(unit, now)| before.units.get(unit) != Some(now));
     // A run that is handed out does not change under its agent's hands.
     let new = now.runs.iter().filter(|(run, _)| !before.runs.contains_key(run));
     let put: Vec<_> = changed.map(|(_, put)| put).chain(new.map(|(_, put)| put)).cloned().collect();
-    let drop_units: Vec<_> = gone.cloned().collect();
+    let drop_units: Vec<_> = dropped.iter().map(withdrawal).collect();
     let drop_runs: Vec<_> = over.cloned().collect();
     let nothing = put.is_empty() && drop_units.is_empty() && drop_runs.is_empty();
     (!nothing).then_some(AssignmentEvent::Changed { put, drop_units, drop_runs })
@@ -180,36 +206,80 @@ pub(super) async fn report(
     Path(id): Path<MachineId>,
     Json(body): Json<Statuses>,
 ) -> Result<StatusCode, Error> {
-    let (_, presence) = current_session(&inner, &id, &body.session)?;
-    let mut changes: BTreeMap<UnitName, Option<Vec<u8>>> = BTreeMap::new();
+    loop {
+        let (_, presence) = current_session(&inner, &id, &body.session)?;
+        match write_report(&inner, &id, &body, presence).await {
+            Ok(()) => return Ok(StatusCode::NO_CONTENT),
+            // Another placement, or the end of the session: looked at again.
+            Err(Error::Store(error)) if error.wants_another_look() => inner.look_again().await?,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Writes what a report changes, if all of it is still as the cache shows it.
+async fn write_report(
+    inner: &Inner,
+    id: &MachineId,
+    body: &Statuses,
+    presence: Revision,
+) -> Result<(), Error> {
+    let mut changes = Vec::new();
     {
         let world = inner.cache.world();
-        let known = world.statuses.get(&id).into_iter().flatten();
-        let mut known: BTreeMap<_, _> = known.map(|(unit, held)| (unit, &held.value)).collect();
-        for status in &body.statuses {
-            if known.remove(&status.unit) != Some(status) {
-                changes.insert(status.unit.clone(), Some(json(status)?));
-            }
+        for (unit, status) in told_by(&world, id, body) {
+            let key = Key::Status(id.clone(), unit);
+            let modified = world.modified(&key);
+            changes.push((key, modified, status.as_ref().map(json).transpose()?));
         }
-        let gone = known.keys().filter(|unit| body.all || body.gone.contains(unit));
-        changes.extend(gone.map(|unit| ((*unit).clone(), None)));
     }
-    let changes: Vec<_> = changes.into_iter().collect();
-    for chunk in changes.chunks(MAX_OPS) {
-        // A report of a session that is over does not count.
+    // One place is for the session, which has to be the current one.
+    for chunk in changes.chunks(MAX_OPS - 1) {
         let mut txn = Txn::new().if_modified_at(Key::Presence(id.clone()), presence);
-        for (unit, status) in chunk {
-            let key = Key::Status(id.clone(), unit.clone());
-            txn = match status {
-                Some(bytes) => txn.put(key, bytes.clone()),
-                None => txn.delete(key),
+        for (key, modified, bytes) in chunk {
+            txn = as_seen(txn, key, *modified);
+            txn = match bytes {
+                Some(bytes) => txn.put(key.clone(), bytes.clone()),
+                None => txn.delete(key.clone()),
             };
         }
-        match inner.commit(txn).await {
-            Ok(_) => {}
-            Err(error) if error.is_conflict() => return Err(ended(&id)),
-            Err(error) => return Err(error.into()),
+        inner.commit(txn).await?;
+    }
+    Ok(())
+}
+
+/// What a report makes of what was known of the machine's units; none for one that is not there any more.
+fn told_by(world: &World, id: &MachineId, body: &Statuses) -> BTreeMap<UnitName, Option<UnitStatus>> {
+    let mut changes = BTreeMap::new();
+    let known = world.statuses.get(id).into_iter().flatten();
+    let mut known: BTreeMap<_, _> = known.map(|(unit, held)| (unit, &held.value)).collect();
+    for status in &body.statuses {
+        let before = known.remove(&status.unit);
+        // A word on an earlier placement says nothing of the one that has been made since. A unit that is global has
+        // none any more.
+        let is_global = world.units.get(&status.unit).is_some_and(|unit| unit.value.requirements.global);
+        let counts = is_global || before.is_none_or(|known| known.placement <= status.placement);
+        if before != Some(status) && counts {
+            changes.insert(status.unit.clone(), Some(status.clone()));
         }
     }
-    Ok(StatusCode::NO_CONTENT)
+    let mut over = Vec::new();
+    for Withdrawal { unit, placement } in &body.gone {
+        over.extend(known.remove_entry(unit).filter(|(_, known)| known.placement <= *placement));
+    }
+    // Of these a new life of the agent knows nothing. What is neither placed here nor global it will confirm when it is
+    // told that it is not wanted.
+    over.extend(
+        known.into_iter().filter(|(_, known)| {
+            body.all && (known.placement == 0 || world.placement_of(id, known).is_some())
+        }),
+    );
+    for (unit, before) in over {
+        // One that is still placed here may be wanted again at any moment.
+        let unheard = world.placement_of(id, before).map(UnitStatus::unheard);
+        if unheard.as_ref() != Some(before) {
+            changes.insert(unit.clone(), unheard);
+        }
+    }
+    changes
 }

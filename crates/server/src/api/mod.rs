@@ -1,6 +1,7 @@
 //! The HTTP API, `/v1`: one file a noun. Handlers read from the cache, write to the store and leave deciding to the
 //! controllers.
 
+mod approvals;
 mod apps;
 mod blobs;
 mod error;
@@ -51,6 +52,9 @@ pub(crate) fn router(inner: Arc<Inner>, token: Option<Arc<str>>) -> Router {
         .route("/v1/runs/{run}/attempts/{attempt}/events", post(runs::events))
         .route("/v1/runs/{run}/attempts/{attempt}/finish", post(runs::finish))
         .route("/v1/runs/{run}/attempts/{attempt}/secrets", post(secrets::tell))
+        .route("/v1/runs/{run}/attempts/{attempt}/approvals", post(approvals::ask))
+        .route("/v1/runs/{run}/answer", post(approvals::answer))
+        .route("/v1/approvals", get(approvals::list))
         .route("/v1/projects/{project}/secrets", get(secrets::list))
         .route("/v1/projects/{project}/secrets/{name}", put(secrets::set).delete(secrets::remove))
         .route("/v1/apps", get(apps::list))
@@ -97,7 +101,12 @@ impl Inner {
 
 /// Makes a transaction hold only if `key` is as `world` shows it.
 pub(crate) fn unchanged(txn: Txn, world: &World, key: &Key) -> Txn {
-    match world.modified(key) {
+    as_seen(txn, key, world.modified(key))
+}
+
+/// Only if what is at `key` was last written then; none: if it is not there.
+pub(crate) fn as_seen(txn: Txn, key: &Key, modified: Option<Revision>) -> Txn {
+    match modified {
         Some(revision) => txn.if_modified_at(key.to_string(), revision),
         None => txn.if_absent(key.to_string()),
     }

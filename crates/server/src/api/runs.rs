@@ -27,7 +27,7 @@ use crate::server::Inner;
 /// How long a request's key is remembered: longer than any client tries again.
 const REQUEST_TTL: Duration = Duration::from_secs(600);
 /// Optimistic tries of one request against others that change the same objects.
-const TRIES: u32 = 16;
+pub(super) const TRIES: u32 = 16;
 /// What one project may have waiting; more is refused rather than piled up.
 const BACKLOG: usize = 1000;
 /// Bytes of a log that are read at once.
@@ -91,6 +91,7 @@ pub(super) async fn create(
                 message: None,
                 steps: Vec::new(),
                 package: None,
+                approvals: Vec::new(),
                 extra: serde_json::Map::default(),
             };
             let counter = Key::RunCounter(new.project.clone());
@@ -165,6 +166,7 @@ pub(super) async fn abort(
             run.state = RunState::Aborted;
             run.ended_at = Some((inner.clock)());
             run.message = Some("aborted by request".into());
+            run.stop_asking();
             if let Some(attempt) = run.attempts.last_mut() {
                 attempt.end.get_or_insert(AttemptEnd::Aborted);
             }
@@ -181,7 +183,7 @@ pub(super) async fn abort(
     Err(changed_too_often(&id))
 }
 
-fn changed_too_often(id: &RunId) -> Error {
+pub(super) fn changed_too_often(id: &RunId) -> Error {
     Error::Conflict(format!("{id} is being changed too often; try again"))
 }
 
@@ -396,6 +398,7 @@ fn ended(
     run.ended_at = Some(now);
     run.steps.clone_from(&body.steps);
     run.package = package.as_ref().map(|package| package.name.clone());
+    run.stop_asking();
     if let Some(attempt) = run.attempts.last_mut() {
         attempt.end = Some(if passed { AttemptEnd::Passed } else { AttemptEnd::Failed });
     }

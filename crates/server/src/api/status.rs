@@ -20,6 +20,7 @@ pub(super) async fn status(State(inner): State<Arc<Inner>>) -> Json<Status> {
         machines: world.machines.len(),
         runs_queued: count(RunState::Queued),
         runs_running: count(RunState::Running),
+        approvals: world.runs.values().map(|run| run.value.unanswered().count()).sum(),
         packages: world.packages.len(),
         apps: world.apps.values().map(|app| super::apps::view(&inner, &world, &app.value)).collect(),
         public_key: inner.signing.public().to_base64(),

@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_client::api::{
-    AskSecrets, AssignmentEvent, Events, Finish, KeepAlive, NewSession, RunSecrets, SessionBegun, Statuses,
+    AskApproval, AskSecrets, AssignmentEvent, Events, Finish, KeepAlive, NewSession, RunSecrets,
+    SessionBegun, Statuses,
 };
 use sealift_client::{Client, Error, Lines};
 use sealift_model::{
-    ActiveState, Assignment, Digest, EventKind, Extra, Machine, MachineId, Run, RunAssignment, RunEvent,
-    RunId, SessionId, StepOutcome, StepResult, Timestamp, UnitAssignment, UnitName, UnitStatus,
+    ActiveState, Approval, Assignment, Digest, EventKind, Extra, Machine, MachineId, Run, RunAssignment,
+    RunEvent, RunId, SessionId, StepOutcome, StepResult, Timestamp, UnitAssignment, UnitName, UnitStatus,
+    Withdrawal,
 };
+
+use tokio::task::JoinHandle;
 
 use crate::house::{House, soon};
 
@@ -42,6 +46,8 @@ pub(crate) struct Agent {
     stream: Lines<AssignmentEvent>,
     /// What is assigned, as the stream told it.
     pub(crate) units: BTreeMap<UnitName, UnitAssignment>,
+    /// What was dropped, with its placement.
+    dropped: BTreeMap<UnitName, u64>,
     pub(crate) runs: BTreeMap<(RunId, u32), RunAssignment>,
     taken: BTreeSet<(RunId, u32)>,
 }
@@ -63,6 +69,7 @@ impl Agent {
             session,
             stream,
             units: BTreeMap::new(),
+            dropped: BTreeMap::new(),
             runs: BTreeMap::new(),
             taken: BTreeSet::new(),
         };
@@ -75,15 +82,14 @@ impl Agent {
     pub(crate) async fn hear(&mut self) -> Option<AssignmentEvent> {
         let event = soon("assignments", self.stream.next()).await.unwrap()?;
         let put = match &event {
-            AssignmentEvent::All { assignments } => {
+            AssignmentEvent::All { assignments, drop_units } => {
+                self.dropped(drop_units);
                 self.units.clear();
                 self.runs.clear();
                 assignments
             }
             AssignmentEvent::Changed { put, drop_units, drop_runs } => {
-                for unit in drop_units {
-                    self.units.remove(unit).expect("what is dropped was assigned");
-                }
+                self.dropped(drop_units);
                 for run in drop_runs {
                     self.runs.remove(run).expect("what is dropped was assigned");
                 }
@@ -97,6 +103,13 @@ impl Agent {
             }
         }
         Some(event)
+    }
+
+    fn dropped(&mut self, dropped: &[Withdrawal]) {
+        for Withdrawal { unit, placement } in dropped {
+            self.units.remove(unit);
+            self.dropped.insert(unit.clone(), *placement);
+        }
     }
 
     /// Hears on until its assignments are like that.
@@ -177,6 +190,15 @@ impl Agent {
         Ok(told.secrets.into_iter().map(|(name, value)| (name.to_string(), value.into())).collect())
     }
 
+    /// Asks people whether a node of this attempt may begin, and waits as long as the server does.
+    pub(crate) fn ask(&self, run: &RunAssignment, node: &str) -> JoinHandle<Result<Approval, Error>> {
+        let path = format!("/v1/runs/{}/attempts/{}/approvals", run.run.id, run.attempt);
+        let session = self.session.clone();
+        let ask = AskApproval { session, node: node.into(), question: format!("Run {node}?") };
+        let client = self.client.clone();
+        tokio::spawn(async move { client.post(&path, &ask).await })
+    }
+
     pub(crate) async fn keep_alive(&self) -> Result<(), Error> {
         let path = format!("/v1/machines/{}/keep-alive", self.machine.id);
         self.client.post(&path, &KeepAlive { session: self.session.clone() }).await
@@ -184,9 +206,11 @@ impl Agent {
 
     /// What it would say of a unit that it was assigned.
     pub(crate) fn status(&self, unit: &str, active: ActiveState) -> UnitStatus {
-        let unit = &self.units[&unit.parse::<UnitName>().unwrap()].unit;
+        let UnitAssignment { unit, placement, .. } = &self.units[&unit.parse::<UnitName>().unwrap()];
+        let placement = *placement;
         UnitStatus {
             unit: unit.name.clone(),
+            placement,
             generation: unit.generation,
             release: unit.app.as_ref().map(|(_, release)| *release),
             load: "loaded".into(),
@@ -201,7 +225,12 @@ impl Agent {
     }
 
     pub(crate) async fn report(&self, statuses: Vec<UnitStatus>, gone: &[&str]) -> Result<(), Error> {
-        let gone = gone.iter().map(|unit| unit.parse().unwrap()).collect();
+        let gone = gone.iter().map(|unit| {
+            let unit: UnitName = unit.parse().unwrap();
+            let placement = self.dropped[&unit];
+            Withdrawal { unit, placement }
+        });
+        let gone = gone.collect();
         let session = self.session.clone();
         self.report_as(&Statuses { session, statuses, gone, all: false }).await
     }
@@ -214,6 +243,11 @@ impl Agent {
     pub(crate) async fn report_all_up(&self) {
         let names = self.units.keys().map(|name| self.status(name.as_str(), ActiveState::Active));
         self.report(names.collect(), &[]).await.unwrap();
+    }
+
+    /// The placement that it was told to confirm the end of.
+    pub(crate) fn dropped_by(&self, unit: &str) -> Option<u64> {
+        self.dropped.get(&unit.parse::<UnitName>().unwrap()).copied()
     }
 
     /// What it is to hold.

@@ -1,7 +1,7 @@
 //! What machines are told to do: all of it at first, then each change as one message, to those whom it concerns.
 
 use sealift_client::api::AssignmentEvent;
-use sealift_model::{ActiveState, Assignment, UnitName};
+use sealift_model::{ActiveState, Assignment, UnitName, Withdrawal};
 use sealift_store::{Event, Revision};
 
 use crate::agent::{Agent, machine, unit_on};
@@ -18,7 +18,7 @@ fn told(event: Option<AssignmentEvent>) -> (Vec<String>, Vec<String>, Vec<String
     });
     (
         put.collect(),
-        drop_units.iter().map(UnitName::to_string).collect(),
+        drop_units.iter().map(|dropped| dropped.unit.to_string()).collect(),
         drop_runs.iter().map(|(run, attempt)| format!("{run}.{attempt}")).collect(),
     )
 }
@@ -169,6 +169,43 @@ async fn a_unit_that_moves_leaves_before_it_comes() {
         }
     }
     assert_eq!(moves, ["placed", "taken away", "confirmed", "placed"]);
+}
+
+/// A machine that has not said a word of a unit may be starting it; and an old confirmation is none of a new placement.
+#[tokio::test]
+async fn a_unit_waits_for_a_machine_that_was_silent_and_for_a_confirmation_of_its_own() {
+    let house = House::open().await;
+    let mut one = Agent::begin(&house, &machine(1, 1), 1).await;
+    let mut two = Agent::begin(&house, &machine(2, 0), 1).await;
+    let (here, there) = (unit_on(&one.machine, "hello"), unit_on(&two.machine, "hello"));
+    let confirm = |placement| sealift_client::api::Statuses {
+        session: one.session.clone(),
+        statuses: vec![],
+        gone: vec![Withdrawal { unit: "hello.service".parse().unwrap(), placement }],
+        all: false,
+    };
+    let (late, early) = (confirm(1), confirm(0));
+    house.deploy(&mut one, "hello", 1, &[("hello.service", &here)]).await;
+    house.deploy(&mut one, "hello", 2, &[("hello.service", &there)]).await;
+    one.hear_until("the unit is dropped", |agent| agent.dropped_by("hello.service") == Some(1)).await;
+    one.report_as(&early).await.unwrap();
+    let app = house.app_until("hello", "why it waits", |app| app.units[0].problem.is_some()).await;
+    assert!(two.units.is_empty(), "{app:?}");
+    one.report_as(&late).await.unwrap();
+    two.hear_until("the unit comes", |agent| !agent.units.is_empty()).await;
+
+    // Back again, and away again before a word of it; the first confirmation comes a second time.
+    house.deploy(&mut one, "hello", 3, &[("hello.service", &here)]).await;
+    two.hear_until("the unit is dropped", |agent| agent.units.is_empty()).await;
+    two.report(vec![], &["hello.service"]).await.unwrap();
+    one.hear_until("the unit is back", |agent| !agent.units.is_empty()).await;
+    house.deploy(&mut one, "hello", 4, &[("hello.service", &there)]).await;
+    one.hear_until("the unit is dropped", |agent| agent.units.is_empty()).await;
+    one.report_as(&late).await.unwrap();
+    let app = house.app_until("hello", "why it waits", |app| app.units[0].problem.is_some()).await;
+    assert!(two.units.is_empty(), "{app:?}");
+    one.report(vec![], &["hello.service"]).await.unwrap();
+    two.hear_until("the unit comes", |agent| !agent.units.is_empty()).await;
 }
 
 #[tokio::test]

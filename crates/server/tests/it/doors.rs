@@ -10,7 +10,7 @@ use crate::house::{House, TOKEN, assert_refused};
 use crate::wire;
 
 /// Every route but `/healthz`, by the methods that it has.
-const ROUTES: [(&str, &str); 24] = [
+const ROUTES: [(&str, &str); 27] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/units"),
     ("GET", "/v1/packages"),
@@ -27,6 +27,9 @@ const ROUTES: [(&str, &str); 24] = [
     ("POST", "/v1/runs/{run}/attempts/{attempt}/events"),
     ("POST", "/v1/runs/{run}/attempts/{attempt}/finish"),
     ("POST", "/v1/runs/{run}/attempts/{attempt}/secrets"),
+    ("POST", "/v1/runs/{run}/attempts/{attempt}/approvals"),
+    ("POST", "/v1/runs/{run}/answer"),
+    ("GET", "/v1/approvals"),
     ("GET", "/v1/projects/{project}/secrets"),
     ("PUT", "/v1/projects/{project}/secrets/{name}"),
     ("DELETE", "/v1/projects/{project}/secrets/{name}"),

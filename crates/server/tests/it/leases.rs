@@ -14,10 +14,10 @@ const TICK: Duration = Duration::from_millis(2);
 
 /// While this lives, a paused clock moves by [`advance`] alone. Tokio would otherwise turn it whenever all wait,
 /// which they also do while bytes are on their way through a socket. A blocking task that is under way prevents it.
-struct Stopped(Option<std::sync::mpsc::Sender<()>>);
+pub(crate) struct Stopped(Option<std::sync::mpsc::Sender<()>>);
 
 impl Stopped {
-    fn clock() -> Stopped {
+    pub(crate) fn clock() -> Stopped {
         let (sender, receiver) = std::sync::mpsc::channel();
         tokio::task::spawn_blocking(move || receiver.recv().ok());
         tokio::time::pause();

@@ -12,6 +12,7 @@
 
 mod accepting;
 mod agent;
+mod approvals;
 mod apps;
 mod assignments;
 mod blobs;

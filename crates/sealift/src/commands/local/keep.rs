@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sealift_pipeline::copy_tree;
+
 use crate::error::Error;
 
 /// How many builds stay in a working directory.
@@ -54,6 +56,23 @@ fn forget(builds: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// The paths that appear while artifacts are copied to a directory that is not there yet. They are no part of the
+/// source, though they may lie in it.
+pub(super) fn appears(artifacts: &Path) -> Result<Vec<PathBuf>, Error> {
+    let io = |source| Error::Io { action: "find", path: artifacts.to_owned(), source };
+    let whole = std::path::absolute(artifacts).map_err(io)?;
+    let missing = |path: &&Path| !path.try_exists().unwrap_or(true);
+    let highest = whole.ancestors().take_while(missing).last().unwrap_or(&whole);
+    Ok(vec![highest.to_owned(), part(highest)])
+}
+
+/// Where a directory grows before it is there.
+fn part(dir: &Path) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    dir.with_file_name(name)
+}
+
 pub(super) fn must_be_new(artifacts: &Path) -> Result<(), Error> {
     if artifacts.try_exists().unwrap_or(true) {
         return Err(Error::plain(format!("{} is there already; name a new directory", artifacts.display())));
@@ -61,24 +80,14 @@ pub(super) fn must_be_new(artifacts: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whole or not there: a copy that breaks off does not look like one that has not.
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {
-    let io = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { action, path, source }
-    };
-    std::fs::create_dir_all(to).map_err(io("make", to))?;
-    for entry in std::fs::read_dir(from).map_err(io("read", from))? {
-        let entry = entry.map_err(io("read", from))?;
-        let (path, place) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().map_err(io("read", &path))?;
-        if kind.is_dir() {
-            copy(&path, &place)?;
-        } else if kind.is_symlink() {
-            let target = std::fs::read_link(&path).map_err(io("read", &path))?;
-            std::os::unix::fs::symlink(target, &place).map_err(io("write", &place))?;
-        } else {
-            std::fs::copy(&path, &place).map_err(io("write", &place))?;
-        }
+    let io = |action| move |source| Error::Io { action, path: to.to_owned(), source };
+    let part = part(to);
+    match std::fs::remove_dir_all(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("make")(error)),
+        _ => {}
     }
-    Ok(())
+    copy_tree(from, &part).map_err(io("copy what was made to"))?;
+    std::fs::rename(&part, to).map_err(io("make"))
 }

@@ -35,6 +35,9 @@ pub(crate) use place::{cache_dir, clear_abandoned};
 pub(crate) use stop::Stop;
 pub(crate) use variables::{ENVIRONMENT, collect, host};
 
+/// How many failed runs of all projects can be gone on from.
+const FAILURES: usize = 10;
+
 pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Error> {
     let dir = args.dir.canonicalize().map_err(|source| Error::Io {
         action: "look at",
@@ -87,7 +90,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
             },
             selection: Selection { only: args.only, skip: args.skip, from: args.from },
             source: if args.direct { Source::Direct(dir) } else { Source::Copy(dir) },
-            without: args.artifacts.iter().cloned().collect(),
+            without: args.artifacts.as_deref().map(keep::appears).transpose()?.unwrap_or_default(),
             started_by: user(),
             expose_ports: args.expose_ports,
             enable_volumes: args.enable_volumes,
@@ -144,17 +147,22 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     }
     let cancel = CancellationToken::new();
     let ended = Box::pin(carry_out(&engine, &request, &base, &mut view, &stop, &mut desk, cancel)).await?;
-    if ended.passed && matches!(request.what, What::Pipeline) {
-        forget_failure(&engine, &request.spec).await;
+    if matches!(request.what, What::Pipeline) {
+        forget_failures(&engine, &request.spec, ended.passed).await;
     }
     Ok(ended.code(&stop))
 }
 
-/// Removes what an earlier run left when it failed. That it stays is no reason to say more than that.
-async fn forget_failure(engine: &Engine, spec: &RunSpec) {
+/// Removes what failures have left that nobody will go on from: of this pipeline if it has passed, of projects that are
+/// gone, and all but the newest. That something stays is no reason to say more than that.
+async fn forget_failures(engine: &Engine, spec: &RunSpec, passed: bool) {
     let Some(dir) = &spec.checkpoint_dir else { return };
+    let mut kept = 0;
     for found in checkpoints(dir).unwrap_or_default() {
-        if is_failure_of(&found, spec)
+        let Some(project) = found.project_that_failed() else { continue };
+        let over = passed && is_failure_of(&found, spec) || !project.is_dir();
+        kept += usize::from(!over);
+        if (over || kept > FAILURES)
             && let Err(error) = remove_checkpoint(engine, &found).await
         {
             tracing::info!(%error, "the state of an earlier failure stays");

@@ -40,7 +40,13 @@ pub(super) async fn run(command: &str, matches: &ArgMatches, voice: &Voice) -> R
     let person = desk.person();
     let what = if let ("workflow", Some(name)) = (command, text(matches, "name")) {
         let approver = person.clone().map(|person| person as Arc<dyn Approver>);
-        What::Workflow { name: name.to_owned(), graph: local::graph(&loaded, name)?, slots: None, approver }
+        // One after the other, as the reference ran them, whose lines do not say what they are of.
+        What::Workflow {
+            name: name.to_owned(),
+            graph: local::graph(&loaded, name)?,
+            slots: Some(1),
+            approver,
+        }
     } else {
         crate::commands::check_pipeline(&loaded.config, &pipeline, &file, &loaded.text)?;
         What::Pipeline

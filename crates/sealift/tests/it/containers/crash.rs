@@ -71,7 +71,7 @@ async fn settle(dev: &Dev, run: &str) -> Run {
     dev.ask(&format!("/v1/runs/{run}")).await.unwrap()
 }
 
-fn containers(dev: &Dev) -> String {
+pub(super) fn containers(dev: &Dev) -> String {
     let owner = std::fs::read_to_string(dev.state().join("machine-id")).unwrap();
     let docker = Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success());
     let engine = if docker { "docker" } else { "podman" };

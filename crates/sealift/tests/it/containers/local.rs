@@ -314,18 +314,41 @@ fn a_second_signal_ends_a_run_at_once_and_still_leaves_nothing() {
 
 #[test]
 fn artifacts_of_a_passed_run_are_copied() {
-    let Some(here) =
-        Here::new("build:\n  steps:\n    - script:\n        code: echo made > $WERCKER_OUTPUT_DIR/file\n")
-    else {
+    let Some(here) = Here::new(
+        "build:\n  steps:\n    - script:\n        code: cd $WERCKER_OUTPUT_DIR; mkfifo pipe; ln -s file link; echo made > file\n",
+    ) else {
         return;
     };
     let out = here.dir.path().join("out");
     let (code, text) = here.run(&["--artifacts", "../out"]);
     assert_eq!(code, 0, "{text}");
-    assert_eq!(std::fs::read_to_string(out.join("file")).unwrap(), "made\n");
+    assert_eq!(std::fs::read_to_string(out.join("link")).unwrap(), "made\n");
+    // Nobody waits for one who writes to it.
+    assert!(out.join("pipe").symlink_metadata().is_err());
     let (code, text) = here.run(&["--artifacts", "../out"]);
     assert!(code == 4 && text.contains("is there already"), "{text}");
     assert!(Path::new(&out).is_dir());
+}
+
+#[test]
+fn artifacts_in_the_project_do_not_hold_themselves() {
+    // Nothing is put into the output directory, so the source is the output.
+    let Some(here) = Here::new("build:\n  steps:\n    - script:\n        code: echo made > new\n") else {
+        return;
+    };
+    for to in ["out", "deep/er/out"] {
+        let (code, text) = here.run(&["--artifacts", to]);
+        assert_eq!(code, 0, "{text}");
+        let out = here.project().join(to);
+        let mut names: Vec<_> = std::fs::read_dir(&out)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert!(names.contains(&"new".to_owned()) && names.contains(&"wercker.yml".to_owned()), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with("deep") || name.ends_with(".part")), "{names:?}");
+        assert!(out.join("out").symlink_metadata().is_err() || to != "out");
+    }
 }
 
 const WORKFLOW: &str = "\
