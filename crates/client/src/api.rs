@@ -25,7 +25,8 @@ pub struct Failure {
 /// What went wrong, for programs (`code`) and for people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailureText {
-    /// Stable and in kebab case: `not-found`, `conflict`, `invalid`, `storage-full`, `fenced`, ...
+    /// Stable and in kebab case: `not-found`, `conflict`, `invalid`, `storage-full`, `fenced`, `unknown`
+    /// (it may have been done), ...
     pub code: String,
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

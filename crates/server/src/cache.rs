@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use sealift_model::{
     App, Assignment, Machine, MachineId, Package, PackageName, Placement, Presence, ProjectName, Release,
@@ -16,6 +17,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::keys::Key;
+
+/// How long to wait when the store cannot be read.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// An object as the store holds it.
 #[derive(Debug, Clone)]
@@ -261,17 +265,26 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Follows the store until it is closed. A watch that fell behind begins again with a list.
+    /// Follows the store until it is closed. A watch that fell behind begins again with a list, and so does one of a
+    /// store that was set back to a backup.
     pub(crate) async fn run(mut self) -> Result<(), sealift_store::Error> {
         loop {
             let Some(watch) = &mut self.watch else {
-                self.list().await?;
+                match self.list().await {
+                    Err(error) if error.retryable() => {
+                        tracing::warn!(%error, "the store cannot be read; trying again");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                    listed => listed?,
+                }
                 continue;
             };
             match watch.next().await {
                 Ok(Some(batch)) => self.apply(&batch),
                 Ok(None) => return Ok(()),
-                Err(sealift_store::Error::Compacted { .. }) => self.watch = None,
+                Err(sealift_store::Error::Compacted { .. } | sealift_store::Error::FutureRevision { .. }) => {
+                    self.watch = None;
+                }
                 Err(error) => return Err(error),
             }
         }

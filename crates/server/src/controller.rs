@@ -7,7 +7,7 @@ use std::time::Duration;
 use sealift_model::diagnostic::Severity;
 use sealift_model::{MachineId, ProjectName, Release, Requirements, UnitName};
 use sealift_planner::{Action, AppView, Problem, Snapshot};
-use sealift_store::Txn;
+use sealift_store::{MAX_TXN, Txn};
 use sealift_unitfile::UnitFile;
 use tokio::sync::watch;
 
@@ -16,7 +16,7 @@ use crate::cache::World;
 use crate::keys::Key;
 use crate::server::Inner;
 
-/// Actions of one transaction; each rests on four keys at most and all together on one more, and a store takes 128.
+/// Actions of one transaction at most; each rests on four keys at most and all together on one more, and a store takes 128.
 const ACTIONS: usize = 30;
 /// How long to wait when the store cannot be written to.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -87,19 +87,35 @@ async fn pass(inner: &Inner) -> Result<bool, Error> {
         if plan.actions.is_empty() {
             return Ok(false);
         }
-        transaction(&world, snapshot, &plan.actions, (inner.clock)())?
+        fitting(&world, snapshot, &plan.actions, (inner.clock)())?
     };
     match inner.commit(txn).await {
         Ok(_) => Ok(true),
-        Err(error) if error.is_conflict() => {
-            inner.cache.reached(inner.store.revision().await?).await;
+        Err(error) if error.wants_another_look() => {
+            inner.look_again().await?;
             Ok(true)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// What the first actions of a plan change, if what they rest on is still so.
+/// The first actions of a plan in one transaction, as many as it takes. What is left is planned again.
+fn fitting(
+    world: &World,
+    before: Snapshot,
+    actions: &[Action],
+    now: sealift_model::Timestamp,
+) -> Result<Txn, Error> {
+    let mut count = actions.len().min(ACTIONS);
+    let mut txn = transaction(world, before, &actions[..count], now)?;
+    while txn.size() > MAX_TXN && count > 1 {
+        count /= 2;
+        txn = transaction(world, snapshot(world), &actions[..count], now)?;
+    }
+    Ok(txn)
+}
+
+/// What these actions change, if what they rest on is still so.
 fn transaction(
     world: &World,
     mut after: Snapshot,
@@ -107,7 +123,7 @@ fn transaction(
     now: sealift_model::Timestamp,
 ) -> Result<Txn, Error> {
     let (mut written, mut rests_on) = (BTreeSet::new(), BTreeSet::new());
-    for action in actions.iter().take(ACTIONS) {
+    for action in actions {
         tracing::debug!(?action, "planned");
         if !sealift_planner::apply(&mut after, action, now) {
             continue;

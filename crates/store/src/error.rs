@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::{LeaseId, MAX_KEY, MAX_OPS, MAX_TTL, MAX_VALUE, Revision};
+use crate::{LeaseId, MAX_KEY, MAX_OPS, MAX_TTL, MAX_TXN, MAX_VALUE, Revision};
 
-/// Why a store did not do what was asked. Nothing was changed then.
+/// Why a store did not do what was asked. Nothing was changed then, but for [`Error::Unknown`].
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -35,6 +35,8 @@ pub enum Error {
     ValueTooLarge { key: String, size: usize },
     #[error("a transaction of {count} operations or compares is longer than {MAX_OPS}")]
     TooManyOps { count: usize },
+    #[error("a transaction of {size} bytes of keys and values is longer than {MAX_TXN}")]
+    TxnTooLarge { size: usize },
     #[error("key {key:?} is written twice in one transaction")]
     DuplicateKey { key: String },
     /// The disk, or whatever keeps the data, failed.
@@ -42,6 +44,14 @@ pub enum Error {
     Storage {
         doing: &'static str,
         /// Shared, because one failed write fails every transaction that it carried.
+        #[source]
+        cause: Arc<io::Error>,
+    },
+    /// The change was sent and no answer came: it was made, or will be in a moment, or never. Read again, at a
+    /// [`barrier`](crate::Store::barrier), and decide anew; the very same transaction is only safe to repeat if
+    /// its compares no longer hold once it was made.
+    #[error("no answer came to a change of the store; whether it was made is unknown")]
+    Unknown {
         #[source]
         cause: Arc<io::Error>,
     },
@@ -57,7 +67,20 @@ impl Error {
     /// Whether the very same call may succeed later. A conflict is not of that kind: read again and decide anew.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        matches!(self, Error::Storage { .. })
+        matches!(self, Error::Storage { cause, .. } if cause.kind() != io::ErrorKind::PermissionDenied)
+    }
+
+    /// Whether to read again and decide anew: the change was not made because things are not as they were, or it may
+    /// have been made all the same.
+    #[must_use]
+    pub fn wants_another_look(&self) -> bool {
+        self.is_conflict() || self.is_unknown()
+    }
+
+    /// Whether the change may have been made all the same.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Error::Unknown { .. })
     }
 
     /// Whether a compare did not hold.

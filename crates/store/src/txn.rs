@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::{Error, LeaseId, MAX_KEY, MAX_OPS, MAX_VALUE, Revision};
+use crate::{Error, LeaseId, MAX_KEY, MAX_OPS, MAX_TXN, MAX_VALUE, Revision};
 
 /// Compares and operations that are carried out together or not at all. Without operations it is a mere check.
 ///
@@ -115,7 +115,8 @@ impl Txn {
     /// Checks the limits, so that every store refuses the same transactions before it changes anything.
     ///
     /// # Errors
-    /// [`Error::TooManyOps`], [`Error::InvalidKey`], [`Error::ValueTooLarge`] or [`Error::DuplicateKey`].
+    /// [`Error::TooManyOps`], [`Error::InvalidKey`], [`Error::ValueTooLarge`], [`Error::DuplicateKey`] or
+    /// [`Error::TxnTooLarge`].
     pub fn check(&self) -> Result<(), Error> {
         let count = self.ops.len().max(self.compares.len());
         if count > MAX_OPS {
@@ -139,7 +140,22 @@ impl Txn {
                 return Err(Error::DuplicateKey { key: op.key().to_owned() });
             }
         }
+        let size = self.size();
+        if size > MAX_TXN {
+            return Err(Error::TxnTooLarge { size });
+        }
         Ok(())
+    }
+
+    /// Bytes of its keys and values.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let compares: usize = self.compares.iter().map(|compare| compare.key.len()).sum();
+        let ops = self.ops.iter().map(|op| match op {
+            Op::Put { key, value, .. } => key.len() + value.len(),
+            Op::Delete { key } => key.len(),
+        });
+        compares + ops.sum::<usize>()
     }
 
     fn compare(mut self, key: impl Into<String>, expected: Expected) -> Txn {

@@ -4,7 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// Counts the commits that changed something. 0 is the empty store.
+/// Grows with every commit that changes something. An embedded store counts them, and 0 is the empty store; in etcd
+/// the commits of everybody else count too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(pub u64);
 
@@ -68,7 +69,8 @@ impl Event {
     }
 }
 
-/// What one commit changed, in the order of its operations; within a watch, only the keys that are watched.
+/// What one commit changed, in the order of its operations; within a watch, only the keys that are watched. Without
+/// events it is progress: nothing more of what is watched changed up to this revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     pub revision: Revision,

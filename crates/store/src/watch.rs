@@ -4,7 +4,8 @@ use std::fmt::Debug;
 
 use crate::{Batch, Error};
 
-/// Changes of some keys, one [`Batch`] per commit, in the order of revisions, none lost and none twice.
+/// Changes of some keys, one [`Batch`] per commit, in the order of revisions, none lost and none twice. A batch without
+/// events is progress.
 #[derive(Debug)]
 pub struct Watch {
     source: Box<dyn WatchSource>,
@@ -21,7 +22,9 @@ impl Watch {
     /// `select!`) without losing anything.
     ///
     /// # Errors
-    /// [`Error::Compacted`] when this reader fell so far behind that changes are not kept any more; it stays so.
+    /// [`Error::Compacted`] when this reader fell so far behind that changes are not kept any more, and
+    /// [`Error::FutureRevision`] when the store was set back to a backup; both stay so. That a store cannot be reached for
+    /// a while is no error.
     pub async fn next(&mut self) -> Result<Option<Batch>, Error> {
         self.source.next().await
     }

@@ -122,9 +122,7 @@ async fn note(inner: &Inner, id: &RunId, attempt: u32, ask: &AskApproval) -> Res
         };
         match inner.commit(txn).await {
             Ok(_) => return Ok(()),
-            Err(error) if error.is_conflict() => {
-                inner.cache.reached(inner.store.revision().await?).await;
-            }
+            Err(error) if error.wants_another_look() => inner.look_again().await?,
             Err(error) => return Err(error.into()),
         }
     }
@@ -172,9 +170,7 @@ pub(super) async fn answer(
         match inner.commit(txn).await {
             Ok(_) => return Ok(Json(approval)),
             // Somebody else answered, or the attempt ended.
-            Err(error) if error.is_conflict() => {
-                inner.cache.reached(inner.store.revision().await?).await;
-            }
+            Err(error) if error.wants_another_look() => inner.look_again().await?,
             Err(error) => return Err(error.into()),
         }
     }

@@ -101,6 +101,7 @@ impl IntoResponse for Error {
                 (StatusCode::CONFLICT, "conflict")
             }
             Error::Store(error) if error.is_conflict() => (StatusCode::CONFLICT, "conflict"),
+            Error::Store(error) if error.is_unknown() => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
             Error::Log(logs::Error::Gap { .. }) => (StatusCode::CONFLICT, "gap"),
             Error::Fenced(_) => (StatusCode::GONE, "fenced"),
             Error::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),

@@ -211,9 +211,7 @@ pub(super) async fn report(
         match write_report(&inner, &id, &body, presence).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT),
             // Another placement, or the end of the session: looked at again.
-            Err(Error::Store(error)) if error.is_conflict() => {
-                inner.cache.reached(inner.store.revision().await?).await;
-            }
+            Err(Error::Store(error)) if error.wants_another_look() => inner.look_again().await?,
             Err(error) => return Err(error),
         }
     }

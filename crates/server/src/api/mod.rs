@@ -90,6 +90,13 @@ impl Inner {
         self.cache.reached(revision).await;
         Ok(revision)
     }
+
+    /// Waits until the cache is as fresh as the store is now.
+    pub(crate) async fn look_again(&self) -> Result<(), sealift_store::Error> {
+        let barrier = self.store.barrier().await?;
+        self.cache.reached(barrier).await;
+        Ok(())
+    }
 }
 
 /// Makes a transaction hold only if `key` is as `world` shows it.

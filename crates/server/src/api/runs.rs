@@ -104,10 +104,10 @@ pub(super) async fn create(
         };
         match inner.commit(txn).await {
             Ok(_) => return Ok(Json(run)),
-            Err(error) if error.is_conflict() && tries < TRIES => {
+            Err(error) if error.wants_another_look() && tries < TRIES => {
                 tries += 1;
-                // Somebody else was first: decide again on what he wrote.
-                inner.cache.reached(inner.store.revision().await?).await;
+                // Somebody else was first, or it is unknown whether we were: decide again on what is there.
+                inner.look_again().await?;
             }
             Err(error) => return Err(error.into()),
         }
@@ -175,10 +175,8 @@ pub(super) async fn abort(
         };
         match inner.commit(txn).await {
             Ok(_) => return Ok(Json(run)),
-            // It was handed out, lost or ended meanwhile.
-            Err(error) if error.is_conflict() => {
-                inner.cache.reached(inner.store.revision().await?).await;
-            }
+            // It was handed out, lost or ended meanwhile, or this was done without an answer.
+            Err(error) if error.wants_another_look() => inner.look_again().await?,
             Err(error) => return Err(error.into()),
         }
     }
@@ -331,9 +329,7 @@ pub(super) async fn finish(
             Err((name, digest)) => package = Some(sign(&inner, name, digest, id.clone()).await?),
             Ok(run) => match inner.commit(txn).await {
                 Ok(_) => return Ok(Json(run)),
-                Err(error) if error.is_conflict() => {
-                    inner.cache.reached(inner.store.revision().await?).await;
-                }
+                Err(error) if error.wants_another_look() => inner.look_again().await?,
                 Err(error) => return Err(error.into()),
             },
         }

@@ -26,4 +26,5 @@ mod house;
 mod leases;
 mod logs;
 mod secrets;
+mod unknown;
 mod wire;

@@ -1,6 +1,8 @@
 //! Both stores against the contract, and the file store against kills, full disks and a naive model.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod election;
+mod etcd;
 mod full_disk;
 mod kill;
 mod model;
