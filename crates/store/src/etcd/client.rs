@@ -200,6 +200,8 @@ impl Client {
         let mut asked = 0;
         let mut introduced = false;
         let mut may_be_done = false;
+        // What says more than that time has run out.
+        let mut said = None;
         loop {
             let number = *self.preferred.borrow();
             let member = self.member(number);
@@ -244,8 +246,12 @@ impl Client {
             self.give_up(number);
             let rounds = asked / self.members.len();
             let pause = if asked % self.members.len() == 0 { pause(rounds) } else { Duration::ZERO };
-            if Instant::now() + pause >= deadline {
-                let cause = said_by(member, &status);
+            if said.is_none() || status.code() != Code::DeadlineExceeded {
+                said = Some(said_by(member, &status));
+            }
+            if Instant::now() + pause >= deadline
+                && let Some(cause) = said
+            {
                 return Err(if may_be_done { CallError::Unknown(cause) } else { CallError::NotDone(cause) });
             }
             tokio::time::sleep(pause).await;

@@ -39,7 +39,7 @@ fn make_certificate(dir: &Path, name: &str, is_ca: bool) {
 }
 
 async fn refused(options: EtcdOptions) -> Error {
-    match EtcdStore::open(options.timeout(Duration::from_secs(2))).await {
+    match EtcdStore::open(options.timeout(Duration::from_secs(6))).await {
         Err(OpenError::Unreachable { source, .. }) => source,
         other => panic!("{other:?}"),
     }
