@@ -338,13 +338,22 @@ impl Session {
         if matches!(mark, Mark::Exit { .. }) {
             // Something that a step has left behind has killed it.
             self.state = State::Waiting;
-            return Ok(None);
+            self.note_left();
+            return Ok(self.left.clone());
         }
         self.state = State::Shell;
         let between = text.split_once(&word).and_then(|(_, rest)| rest.rsplit_once(&word));
         let found = variables(between.map_or("", |(between, _)| between));
         // Not even a PATH: nobody has told.
         if found.is_empty() { Err(Error::Exports) } else { Ok(Some(found)) }
+    }
+
+    /// Takes what a shell has left, which counts if there is no other.
+    fn note_left(&mut self) {
+        let left = self.pipes.take_left().unwrap_or_default();
+        if self.state == State::Waiting && !left.is_empty() {
+            self.left = Some(variables(&String::from_utf8_lossy(&left))).filter(|left| !left.is_empty());
+        }
     }
 
     /// Reads both streams up to a mark. What comes before it belongs to no step any more.
@@ -396,10 +405,7 @@ impl Session {
         self.state = State::Lost;
         let (end, state) = self.run(step, script, limits, cancel, events).await?;
         self.state = state;
-        let left = self.pipes.take_left().unwrap_or_default();
-        if state == State::Waiting && !left.is_empty() {
-            self.left = Some(variables(&String::from_utf8_lossy(&left))).filter(|left| !left.is_empty());
-        }
+        self.note_left();
         Ok(end)
     }
 

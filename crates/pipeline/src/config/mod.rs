@@ -252,13 +252,33 @@ pub(crate) fn load_below(root: &Path, dir: &Path) -> Result<Loaded, Error> {
 
 fn load_file(path: &Path, file: std::fs::File) -> Result<Loaded, Error> {
     let read = |source| Error::Read { path: path.to_owned(), source };
-    let mut text = String::new();
-    file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(read)?;
-    if text.len() as u64 > MAX_BYTES {
+    // As bytes: where a file that is too large is cut, half a character may stand.
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(Error::TooLarge { path: path.to_owned() });
     }
+    let invalid = |error| read(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+    let text = String::from_utf8(bytes).map_err(invalid)?;
     match parse(&text) {
         Ok((config, diagnostics)) => Ok(Loaded { path: path.to_owned(), text, config, diagnostics }),
         Err(diagnostics) => Err(Error::Invalid { path: path.to_owned(), text, diagnostics }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_too_large_is_told_to_be_so_wherever_it_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("wercker.yml");
+        for begin in ["# ", "#"] {
+            std::fs::write(&path, begin.to_owned() + &"é".repeat(700_000)).unwrap();
+            assert!(matches!(load(&path), Err(Error::TooLarge { .. })));
+        }
+        std::fs::write(&path, b"# \xff\n").unwrap();
+        assert!(matches!(load(&path), Err(Error::Read { .. })));
     }
 }

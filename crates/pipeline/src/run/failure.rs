@@ -9,6 +9,7 @@
 use super::steps::exported;
 use super::{Run, Scene, chain};
 use crate::checkpoint::{self, Moment};
+use crate::env::Env;
 use crate::pull::Tell as _;
 use crate::session::Session;
 use crate::shell;
@@ -28,6 +29,11 @@ impl Run {
             }
             Err(_) => {}
         }
+    }
+
+    /// What the shell exports, or did when it ended; where nobody can tell, what is known from before the step.
+    pub(super) async fn known_exports(&self, session: &mut Session) -> Env {
+        exported(&self.exported, session).await.unwrap_or_else(|_| self.exported.clone())
     }
 
     /// Keeps the state before the step that failed, as far as it can be told from what that step did.
@@ -79,7 +85,7 @@ impl Run {
             return;
         }
         self.note(format!("step {step} failed: here is a shell in its box, which ends with `exit`")).await;
-        let env = exported(&self.exported, session).await.unwrap_or_else(|_| self.exported.clone());
+        let env = self.known_exports(session).await;
         let dir = env.get("PWD").or_else(|| env.get("WERCKER_SOURCE_DIR")).unwrap_or("/");
         let command = [
             "/bin/sh".to_owned(),

@@ -364,7 +364,7 @@ impl Run {
         let Some(dir) = &self.spec.checkpoint_dir else {
             return self.warn(format!("checkpoint {name} is not kept: the run has no place for it")).await;
         };
-        let variables = exported(&self.exported, session).await.unwrap_or_else(|_| self.exported.clone());
+        let variables = self.known_exports(session).await;
         // The step itself is among them.
         let steps = self.steps.iter().map(|step| step.name.clone()).collect();
         let started = Instant::now();
