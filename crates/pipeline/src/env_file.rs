@@ -8,10 +8,10 @@
 //!
 //! It must not know what the variables are for.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::config::template::is_variable;
+use crate::source;
 
 /// More than any sensible list.
 const LARGEST: u64 = 1024 * 1024;
@@ -52,11 +52,8 @@ pub enum Problem {
 pub fn read(path: &Path) -> Result<Vec<(String, String)>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(failed)?;
-    let mut text = String::new();
-    file.take(LARGEST + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > LARGEST {
-        return Err(Error::TooLarge { path: path.to_owned() });
-    }
+    let text = source::text_within(file, LARGEST).map_err(failed)?;
+    let text = text.ok_or_else(|| Error::TooLarge { path: path.to_owned() })?;
     parse(&text).map_err(|(line, problem)| Error::Line { path: path.to_owned(), line, problem })
 }
 

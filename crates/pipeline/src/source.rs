@@ -235,6 +235,17 @@ pub(crate) fn read_text(root: &Path, relative: &Path, limit: u64) -> Option<Stri
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// The text of a file of at most `limit` bytes; none if it is larger.
+pub(crate) fn text_within(file: fs::File, limit: u64) -> io::Result<Option<String>> {
+    // As bytes: where a file that is too large is cut, half a character may stand.
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Ok(None);
+    }
+    String::from_utf8(bytes).map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 /// The file at `relative` below `root`, which links may lead to as long as they stay below `root`.
 pub(crate) fn open_file(root: &Path, relative: &Path) -> Option<fs::File> {
     open_beneath(root, relative, OFlags::empty(), ResolveFlags::empty())

@@ -19,7 +19,6 @@ mod tree;
 pub mod when;
 mod workflow;
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -252,14 +251,8 @@ pub(crate) fn load_below(root: &Path, dir: &Path) -> Result<Loaded, Error> {
 
 fn load_file(path: &Path, file: std::fs::File) -> Result<Loaded, Error> {
     let read = |source| Error::Read { path: path.to_owned(), source };
-    // As bytes: where a file that is too large is cut, half a character may stand.
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(Error::TooLarge { path: path.to_owned() });
-    }
-    let invalid = |error| read(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
-    let text = String::from_utf8(bytes).map_err(invalid)?;
+    let text = source::text_within(file, MAX_BYTES).map_err(read)?;
+    let text = text.ok_or_else(|| Error::TooLarge { path: path.to_owned() })?;
     match parse(&text) {
         Ok((config, diagnostics)) => Ok(Loaded { path: path.to_owned(), text, config, diagnostics }),
         Err(diagnostics) => Err(Error::Invalid { path: path.to_owned(), text, diagnostics }),
