@@ -24,7 +24,7 @@ pub use approval::{Answer, Approval};
 pub use assignment::{Assignment, RunAssignment, UnitAssignment};
 pub use event::{EventKind, NodePlan, RunEvent, Stream};
 pub use glob::glob_matches;
-pub use machine::{Machine, Presence};
+pub use machine::{Availability, Machine, MachineSettings, Maintenance, Presence, Resources};
 pub use name::{
     BranchName, CommitId, Digest, InvalidName, MachineId, ProjectName, RunId, SecretName, SessionId,
     UnitKind, UnitName,
@@ -33,7 +33,10 @@ pub use package::{Package, PackageName};
 pub use run::{Attempt, AttemptEnd, Run, RunState, StepOutcome, StepResult};
 pub use secret::{InvalidSecret, SecretValue};
 pub use time::Timestamp;
-pub use unit::{ActiveState, DesiredState, Placement, Requirements, Unit, UnitStatus, Withdrawal};
+pub use unit::{
+    ActiveState, CutOff, DesiredState, OnFailure, Placement, Requirements, Share, Unit, UnitStatus,
+    UpdateOrder, UpdatePolicy, Withdrawal,
+};
 
 /// Keys that this version does not know, kept as they came.
 pub type Extra = serde_json::Map<String, serde_json::Value>;

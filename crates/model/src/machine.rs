@@ -21,8 +21,102 @@ pub struct Machine {
     pub systemd: String,
     /// How many runs it takes at once; 0 takes none.
     pub run_slots: u32,
+    /// Where others reach it: an address or a host name, for people, fleet's API and ssh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Machines of a class take only units that name it with `MachineClass=`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// All that it has.
+    #[serde(default, skip_serializing_if = "Resources::is_none")]
+    pub capacity: Resources,
+    /// What of it is kept for the machine itself and never promised to units.
+    #[serde(default, skip_serializing_if = "Resources::is_none")]
+    pub reserved: Resources,
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+impl Machine {
+    /// A machine that says nothing of itself yet.
+    #[must_use]
+    pub fn new(id: MachineId, name: impl Into<String>) -> Machine {
+        Machine {
+            id,
+            name: name.into(),
+            metadata: BTreeMap::new(),
+            version: String::new(),
+            systemd: String::new(),
+            run_slots: 0,
+            address: None,
+            class: None,
+            capacity: Resources::NONE,
+            reserved: Resources::NONE,
+            extra: Extra::new(),
+        }
+    }
+
+    /// What units can be promised.
+    #[must_use]
+    pub fn allocatable(&self) -> Resources {
+        Resources {
+            memory: self.capacity.memory.saturating_sub(self.reserved.memory),
+            cpu: self.capacity.cpu.saturating_sub(self.reserved.cpu),
+        }
+    }
+}
+
+/// Memory and CPU, of a machine or for a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Bytes.
+    pub memory: u64,
+    /// Thousandths of a core.
+    pub cpu: u32,
+}
+
+impl Resources {
+    pub const NONE: Resources = Resources { memory: 0, cpu: 0 };
+
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Resources::NONE
+    }
+}
+
+/// What operators set of a machine; the machine itself says the rest. Kept while the machine is away.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MachineSettings {
+    /// Put over the metadata that the machine says; null takes a key away.
+    pub metadata: BTreeMap<String, Option<String>>,
+    pub availability: Availability,
+    /// Times at which it counts as drained, whatever `availability` says; those that are over are removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<Maintenance>,
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Whether a machine takes units. The greater, the less it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    #[default]
+    Active,
+    /// What is there stays; nothing new comes.
+    Cordoned,
+    /// Nothing comes, and all that can go elsewhere leaves. Global units stop.
+    Drained,
+}
+
+/// A time set apart for work on a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    pub from: Timestamp,
+    /// The first moment after it.
+    pub until: Timestamp,
 }
 
 /// Stored under the machine's lease: it is there as long as the agent keeps the lease alive.

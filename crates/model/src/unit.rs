@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Extra, MachineId, ProjectName, ReleaseNumber, Timestamp, UnitName};
+use crate::{Extra, MachineId, ProjectName, ReleaseNumber, Resources, Timestamp, UnitName};
 
 /// What the author of a unit wants of it; fleet's three desired states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct Unit {
     pub name: UnitName,
     /// The unit file, byte for byte as it came.
     pub text: String,
+    /// Files of its `<unit>.d/` folder by name (`10-limits.conf`), byte for byte.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drop_ins: BTreeMap<String, String>,
     /// What the file's `[X-Fleet]` section asks of a machine, read once from `text`.
     #[serde(default)]
     pub requirements: Requirements,
@@ -37,7 +40,24 @@ pub struct Unit {
     pub extra: Extra,
 }
 
-/// What a unit asks of its machine, as fleet read `[X-Fleet]`.
+impl Unit {
+    /// The first generation of a unit that belongs to no app.
+    #[must_use]
+    pub fn new(name: UnitName, text: impl Into<String>, desired: DesiredState) -> Unit {
+        Unit {
+            name,
+            text: text.into(),
+            drop_ins: BTreeMap::new(),
+            requirements: Requirements::default(),
+            desired,
+            generation: 1,
+            app: None,
+            extra: Extra::new(),
+        }
+    }
+}
+
+/// What a unit asks of its machine and of us: `[X-Fleet]` as fleet read it, and the keys that came after fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Requirements {
@@ -53,6 +73,161 @@ pub struct Requirements {
     pub global: bool,
     /// Units that give way when this one comes to their machine (shell globs).
     pub replaces: BTreeSet<String>,
+    /// What is kept free for it on its machine: `Memory=` and `CPU=`.
+    #[serde(skip_serializing_if = "Resources::is_none")]
+    pub resources: Resources,
+    /// What systemd holds it to: `MemoryMax=` and `CPUMax=`; 0 is no cap.
+    #[serde(skip_serializing_if = "Resources::is_none")]
+    pub caps: Resources,
+    /// `MachineClass=`: classes of machines that it may go to; none: to machines without a class. `*` is any machine.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub classes: BTreeSet<String>,
+    /// `Spread=`: evenly over the values of this metadata key, among units of the same template (or of the same name).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<String>,
+    /// `PreferMachineMetadata=`: rather on a machine that has one of the values, key by key.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub prefers_metadata: BTreeMap<String, BTreeSet<String>>,
+    /// `PreferMachineOf=`: rather beside units whose names match one of these shell globs.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub prefers_machine_of: BTreeSet<String>,
+    /// `Priority=`: the higher is placed first. fleet's units have 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub priority: i32,
+    /// `Preempt=`: where there is no room, units of a lower priority make it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub preempts: bool,
+    /// `Replicas=` of a template: that many instances, `x@1` to `x@N`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// `CutOff=`: what its machine does with it without contact to a server.
+    #[serde(skip_serializing_if = "CutOff::is_keep")]
+    pub cut_off: CutOff,
+    /// `Update*=`: how a change of it is rolled out; none: at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdatePolicy>,
+}
+
+impl Requirements {
+    /// A unit that asks for nothing.
+    pub const NONE: Requirements = Requirements {
+        machine_id: None,
+        machine_of: BTreeSet::new(),
+        metadata: BTreeMap::new(),
+        conflicts: BTreeSet::new(),
+        global: false,
+        replaces: BTreeSet::new(),
+        resources: Resources::NONE,
+        caps: Resources::NONE,
+        classes: BTreeSet::new(),
+        spread: None,
+        prefers_metadata: BTreeMap::new(),
+        prefers_machine_of: BTreeSet::new(),
+        priority: 0,
+        preempts: false,
+        replicas: None,
+        cut_off: CutOff::Keep,
+        update: None,
+    };
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+/// What a unit does while its machine has lost all servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CutOff {
+    /// It runs on; if it has moved meanwhile, this copy is stopped within a second of contact.
+    #[default]
+    Keep,
+    /// The agent stops it before the machine's lease can have run out, so that it never runs twice.
+    Stop,
+}
+
+impl CutOff {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
+    fn is_keep(&self) -> bool {
+        *self == CutOff::Keep
+    }
+}
+
+/// How units that run already are brought to a new text. Counts are of the instances that change together: those of a
+/// template, or the machines of a global unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdatePolicy {
+    /// `UpdateMaxOut=`: never more out at once than this, as a share; and so as many in a batch.
+    pub max_out: Share,
+    /// `UpdateCanary=`: so many first, and by themselves.
+    pub canary: u32,
+    /// `UpdateOrder=`
+    pub order: UpdateOrder,
+    /// `UpdateHold=`: seconds that one has to be active before the next begin.
+    pub hold_seconds: u32,
+    /// `UpdateHealth=`: a command on the unit's machine that has to exit with 0 besides.
+    pub health: Option<String>,
+    /// `UpdateTimeout=`: seconds after which one that is not active and healthy has failed.
+    pub timeout_seconds: u32,
+    /// `UpdateOnFailure=`
+    pub on_failure: OnFailure,
+}
+
+impl Default for UpdatePolicy {
+    fn default() -> UpdatePolicy {
+        UpdatePolicy {
+            max_out: Share::Count(1),
+            canary: 0,
+            order: UpdateOrder::StopFirst,
+            hold_seconds: 0,
+            health: None,
+            timeout_seconds: 300,
+            on_failure: OnFailure::Rollback,
+        }
+    }
+}
+
+/// A count, or a part of the whole in percent, which is rounded down but never to none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Share {
+    Count(u32),
+    Percent(u8),
+}
+
+impl Share {
+    /// So many of `whole`; at least one.
+    #[must_use]
+    pub fn of(self, whole: u32) -> u32 {
+        match self {
+            Share::Count(count) => count,
+            Share::Percent(percent) => {
+                u32::try_from(u64::from(whole) * u64::from(percent) / 100).unwrap_or(whole)
+            }
+        }
+        .max(1)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpdateOrder {
+    #[default]
+    StopFirst,
+    /// The new one is active before the old one stops, where both can run on different machines.
+    StartFirst,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// Those that were changed go back to the text they had.
+    #[default]
+    Rollback,
+    /// All stay as they are, for somebody to look at.
+    Stop,
 }
 
 /// Where a unit that is not global is to run. At most one per unit.

@@ -45,14 +45,12 @@ pub(crate) fn decide<'a>(snapshot: &'a Snapshot, problems: &mut Vec<Problem>) ->
                 continue;
             }
             let unit = Unit {
-                name: name.clone(),
-                text: text.clone(),
                 requirements: requirements.clone(),
-                desired: desired(name),
                 // Of a unit that another app gives up, too: machines remember it by its name.
                 generation: generation(snapshot.units.get(name), view),
                 app,
                 extra: old.map(|old| old.extra.clone()).unwrap_or_default(),
+                ..Unit::new(name.clone(), text.as_str(), desired(name))
             };
             changes.puts.insert(name, unit);
         }

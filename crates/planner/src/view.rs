@@ -17,14 +17,7 @@ pub(crate) struct Wanted<'a> {
     pub(crate) requirements: &'a Requirements,
 }
 
-static NO_REQUIREMENTS: Requirements = Requirements {
-    machine_id: None,
-    machine_of: BTreeSet::new(),
-    metadata: BTreeMap::new(),
-    conflicts: BTreeSet::new(),
-    global: false,
-    replaces: BTreeSet::new(),
-};
+static NO_REQUIREMENTS: Requirements = Requirements::NONE;
 
 impl<'a> Wanted<'a> {
     pub(crate) fn of(unit: &'a Unit) -> Wanted<'a> {

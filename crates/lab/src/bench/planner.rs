@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use sealift_model::{
-    DesiredState, Extra, InvalidName, Machine, MachineId, Presence, Requirements, SessionId, Timestamp, Unit,
+    DesiredState, InvalidName, Machine, MachineId, Presence, Requirements, SessionId, Timestamp, Unit,
 };
 use sealift_planner::{Snapshot, apply, plan};
 
@@ -75,13 +75,11 @@ fn fleet(units: u32, machines: u32, demanding: bool) -> Result<Snapshot, Invalid
             u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes(),
         );
         let machine = Machine {
-            id: id.clone(),
-            name: format!("m{number}"),
             metadata: [("zone".to_owned(), format!("z{}", number % ZONES))].into(),
             version: "1".to_owned(),
             systemd: "system".to_owned(),
             run_slots: 2,
-            extra: Extra::new(),
+            ..Machine::new(id.clone(), format!("m{number}"))
         };
         let session = SessionId::from_bytes(u128::from(number).to_be_bytes());
         snapshot.machines.insert(id, (machine, Some(Presence { session, since: NOW })));
@@ -102,14 +100,7 @@ fn unit(number: u32, demanding: bool) -> Result<Unit, InvalidName> {
         requirements.metadata.insert("zone".to_owned(), zones);
         requirements.conflicts.insert(format!("g{group}-*.service"));
     }
-    Ok(Unit {
-        name: if demanding { format!("g{group}-{number}.service") } else { format!("u{number}.service") }
-            .parse()?,
-        text: "[Service]\nExecStart=/bin/true\n".to_owned(),
-        requirements,
-        desired: DesiredState::Launched,
-        generation: 1,
-        app: None,
-        extra: Extra::new(),
-    })
+    let name = if demanding { format!("g{group}-{number}.service") } else { format!("u{number}.service") };
+    let text = "[Service]\nExecStart=/bin/true\n";
+    Ok(Unit { requirements, ..Unit::new(name.parse()?, text, DesiredState::Launched) })
 }

@@ -91,13 +91,11 @@ fn machine(rng: &mut Rng, id: MachineId, name: String) -> Machine {
     }
     let run_slots = u32::try_from(rng.below(4)).unwrap_or(0);
     Machine {
-        id,
-        name,
         metadata,
         version: "1".to_owned(),
         systemd: "system".to_owned(),
         run_slots,
-        extra: Extra::new(),
+        ..Machine::new(id, name)
     }
 }
 
@@ -208,13 +206,9 @@ impl Sim {
         let requirements = self.people.requirements(&mut self.rng);
         let desired = if self.rng.chance(85) { DesiredState::Launched } else { DesiredState::Loaded };
         let unit = Unit {
-            name: name.clone(),
-            text: self.people.text(),
             requirements,
-            desired,
             generation: self.server.generations.get(&name).copied().unwrap_or(0) + 1,
-            app: None,
-            extra: Extra::new(),
+            ..Unit::new(name.clone(), self.people.text(), desired)
         };
         self.server.snapshot.units.insert(name, unit);
         self.server.changed = true;

@@ -47,15 +47,7 @@ pub(crate) fn requirements(text: &str) -> Requirements {
 }
 
 pub(crate) fn unit(text: &str, wanted: &str) -> Unit {
-    Unit {
-        name: name(text),
-        text: wanted.to_owned(),
-        requirements: requirements(wanted),
-        desired: DesiredState::Launched,
-        generation: 1,
-        app: None,
-        extra: Extra::new(),
-    }
+    Unit { requirements: requirements(wanted), ..Unit::new(name(text), wanted, DesiredState::Launched) }
 }
 
 pub(crate) fn release(number: u64, units: &[(&str, &str)]) -> Release {
@@ -166,13 +158,11 @@ impl World {
     pub(crate) fn machine(mut self, n: u32, run_slots: u32, metadata: &[(&str, &str)]) -> World {
         let id = machine_id(n);
         let machine = Machine {
-            id: id.clone(),
-            name: format!("m{n}"),
             metadata: metadata.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             version: "1".to_owned(),
             systemd: "system".to_owned(),
             run_slots,
-            extra: Extra::new(),
+            ..Machine::new(id.clone(), format!("m{n}"))
         };
         self.0.machines.insert(id, (machine, Some(Presence { session: session(n), since: NOW })));
         self

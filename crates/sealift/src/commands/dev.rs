@@ -68,13 +68,9 @@ pub(super) async fn dev(args: DevArgs, global: &Global) -> Result<ExitCode, Erro
     let trusted = server.public_key();
     let mut serving = tokio::spawn(server.run());
     let machine = Machine {
-        id: state.machine_id()?,
-        name: host_name(),
-        metadata: std::collections::BTreeMap::new(),
         version: env!("CARGO_PKG_VERSION").into(),
-        systemd: String::new(),
         run_slots: args.run_slots,
-        extra: serde_json::Map::default(),
+        ..Machine::new(state.machine_id()?, host_name())
     };
     let make_agent = {
         let (socket, root) = (socket.clone(), root.clone());

@@ -19,13 +19,10 @@ use crate::house::{House, soon};
 
 pub(crate) fn machine(number: u8, run_slots: u32) -> Machine {
     Machine {
-        id: MachineId::from_bytes([number; 16]),
-        name: format!("host-{number}"),
-        metadata: BTreeMap::new(),
         version: "0.1.0".into(),
         systemd: "private".into(),
         run_slots,
-        extra: Extra::default(),
+        ..Machine::new(MachineId::from_bytes([number; 16]), format!("host-{number}"))
     }
 }
 
