@@ -244,17 +244,6 @@ impl UnitName {
             None => self.clone(),
         }
     }
-
-    /// The template `x@.service` of an instance `x@1.service`; none for any other unit.
-    #[must_use]
-    pub fn template(&self) -> Option<UnitName> {
-        let (prefix, instance) = self.stem().split_once('@')?;
-        if instance.is_empty() {
-            return None;
-        }
-        let suffix = self.as_str().get(self.stem().len()..)?;
-        format!("{prefix}@{suffix}").parse().ok()
-    }
 }
 
 /// The kinds of files that a user writes: systemd's units (but for scopes, which no file can make), and Quadlet's files,
