@@ -41,6 +41,9 @@ pub struct Status {
     pub revision: u64,
     pub machines_present: usize,
     pub machines: usize,
+    /// The name of the server that decides, where several share a store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
     pub runs_queued: usize,
     pub runs_running: usize,
     /// Nodes that wait for a person.

@@ -1,6 +1,7 @@
 //! The command line, said once: parsing, `--help`, shell completions and man pages all come from here.
 
 mod approval;
+mod roles;
 mod run;
 mod secret;
 
@@ -11,6 +12,7 @@ use sealift_client::Address;
 use sealift_model::{BranchName, ProjectName, ReleaseNumber, RunId};
 
 pub(crate) use approval::{ApprovalsArgs, ApproveArgs, RejectArgs};
+pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
 
@@ -94,6 +96,12 @@ pub(crate) enum Command {
         after_help = "Examples:\n  sealift dev\n  sealift dev --state-dir /srv/sealift --listen 127.0.0.1:5000\n  sealift dev --down"
     )]
     Dev(DevArgs),
+    /// Run the control plane: the API, and the decisions on what runs where
+    #[command(after_help = roles::SERVER_EXAMPLES)]
+    Server(Box<ServerArgs>),
+    /// Make this machine match what the servers assign to it
+    #[command(after_help = roles::AGENT_EXAMPLES)]
+    Agent(Box<AgentArgs>),
     /// Send the current commit: run its pipeline, keep the package, bring its units up
     #[command(after_help = "Examples:\n  sealift push\n  sealift push --project billing --detach")]
     Push(PushArgs),

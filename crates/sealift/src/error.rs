@@ -45,6 +45,8 @@ pub(crate) enum Error {
     Server(#[from] sealift_server::Error),
     #[error("cannot open the store {}", path.display())]
     Store { path: PathBuf, source: sealift_store::Error },
+    #[error(transparent)]
+    Etcd(sealift_store::etcd::OpenError),
     /// A signal ended it before all was put away.
     #[error("{left}")]
     Stopped { left: String, code: u8 },

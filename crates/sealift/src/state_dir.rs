@@ -1,4 +1,4 @@
-//! The state directory of `sealift dev`: whose it is, which version wrote it, who has it open.
+//! The state directory: whose it is, which version wrote it, who has it open.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -11,6 +11,12 @@ use crate::error::Error;
 
 /// The layout that this program reads and writes; a change of it that older programs cannot read raises the number.
 const VERSION: &str = "1";
+
+const LOCK: &str = "lock";
+/// `sealift dev` holds it too: its agent is one like any other.
+const AGENT_LOCK: &str = "agent.lock";
+/// The parts of the state directory that are an agent's.
+const OF_AGENT: [&str; 3] = ["agent", "engine", "systemd"];
 
 /// The store's file.
 pub(crate) const STORE: &str = "store.redb";
@@ -56,46 +62,9 @@ pub(crate) fn socket(root: &Path) -> PathBuf {
 impl StateDir {
     /// Opens the directory, and makes it if it is not there.
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
-        let io = |action| move |source| Error::Io { action, path: root.to_owned(), source };
-        let fresh = !root.try_exists().map_err(io("look for"))?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io("make"))?;
-        let root = root.canonicalize().map_err(io("look at"))?;
-        let version = root.join("VERSION");
-        match fs::read_to_string(&version) {
-            Ok(text) if text.trim() == VERSION => {}
-            Ok(text) => {
-                return Err(Error::with_help(
-                    format!(
-                        "{} was written by another version of Sealift: its layout is {:?}, this program reads {VERSION:?}",
-                        root.display(),
-                        text.trim()
-                    ),
-                    "use the program that wrote it, or another directory with --state-dir; nothing was changed",
-                ));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let empty = fresh || fs::read_dir(&root).map_err(io("read"))?.next().is_none();
-                if !empty {
-                    return Err(Error::with_help(
-                        format!(
-                            "{} is not a state directory: it has no file VERSION but is not empty",
-                            root.display()
-                        ),
-                        "name an empty or new directory with --state-dir; nothing was changed",
-                    ));
-                }
-                fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(io("protect"))?;
-                write_once(&version, VERSION.as_bytes())?;
-            }
-            Err(source) => return Err(Error::Io { action: "read", path: version, source }),
-        }
-        let lock = lock(&root)?;
-        for (folder, mode) in FOLDERS {
-            let folder = root.join(folder);
-            let made = fs::DirBuilder::new().recursive(true).mode(*mode).create(&folder);
-            made.and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(*mode)))
-                .map_err(|source| Error::Io { action: "make", path: folder, source })?;
-        }
+        let root = prepare(root)?;
+        let lock = lock(&root, LOCK)?;
+        make_folders(&root, FOLDERS.iter())?;
         Ok(Self { root, _lock: lock })
     }
 
@@ -108,7 +77,16 @@ impl StateDir {
                 source,
             })
         };
-        mode(&self.root.join(STORE), 0o600)?;
+        let store = self.root.join(STORE);
+        // With etcd there is none.
+        let there = store.try_exists().map_err(|source| Error::Io {
+            action: "look for",
+            path: store.clone(),
+            source,
+        })?;
+        if there {
+            mode(&store, 0o600)?;
+        }
         mode(&self.root, 0o711)
     }
 
@@ -139,9 +117,88 @@ impl StateDir {
     }
 }
 
+/// What an agent that is a process of its own keeps, in the same state directory as a server's on the same machine.
+#[derive(Debug)]
+pub(crate) struct AgentDir {
+    pub(crate) root: PathBuf,
+    /// Its own part.
+    pub(crate) folder: PathBuf,
+    _lock: File,
+}
+
+impl AgentDir {
+    /// Opens the directory, and makes it if it is not there.
+    pub(crate) fn open(root: &Path) -> Result<Self, Error> {
+        let root = prepare(root)?;
+        let lock = lock(&root, AGENT_LOCK)?;
+        make_folders(
+            &root,
+            FOLDERS.iter().filter(|(folder, _)| OF_AGENT.iter().any(|of| folder.starts_with(of))),
+        )?;
+        // A unit may run as any user, and its release lies in here.
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o711)).map_err(|source| Error::Io {
+            action: "protect",
+            path: root.clone(),
+            source,
+        })?;
+        Ok(Self { folder: root.join("agent"), root, _lock: lock })
+    }
+}
+
+/// Makes the directory, or sees that it is one of ours.
+fn prepare(root: &Path) -> Result<PathBuf, Error> {
+    let io = |action| move |source| Error::Io { action, path: root.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(io("make"))?;
+    let root = root.canonicalize().map_err(io("look at"))?;
+    // A server and an agent may begin at the same time.
+    let turn = File::open(&root).map_err(io("open"))?;
+    rustix::fs::flock(&turn, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|error| io("lock")(error.into()))?;
+    let version = root.join("VERSION");
+    match fs::read_to_string(&version) {
+        Ok(text) if text.trim() == VERSION => {}
+        Ok(text) => {
+            return Err(Error::with_help(
+                format!(
+                    "{} was written by another version of Sealift: its layout is {:?}, this program reads {VERSION:?}",
+                    root.display(),
+                    text.trim()
+                ),
+                "use the program that wrote it, or another directory with --state-dir; nothing was changed",
+            ));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let empty = fs::read_dir(&root).map_err(io("read"))?.next().is_none();
+            if !empty {
+                return Err(Error::with_help(
+                    format!(
+                        "{} is not a state directory: it has no file VERSION but is not empty",
+                        root.display()
+                    ),
+                    "name an empty or new directory with --state-dir; nothing was changed",
+                ));
+            }
+            fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(io("protect"))?;
+            write_once(&version, VERSION.as_bytes())?;
+        }
+        Err(source) => return Err(Error::Io { action: "read", path: version, source }),
+    }
+    Ok(root)
+}
+
+fn make_folders<'a>(root: &Path, folders: impl Iterator<Item = &'a (&'a str, u32)>) -> Result<(), Error> {
+    for (folder, mode) in folders {
+        let folder = root.join(folder);
+        let made = fs::DirBuilder::new().recursive(true).mode(*mode).create(&folder);
+        made.and_then(|()| fs::set_permissions(&folder, fs::Permissions::from_mode(*mode)))
+            .map_err(|source| Error::Io { action: "make", path: folder, source })?;
+    }
+    Ok(())
+}
+
 /// The process that has the directory open, if one has.
 pub(crate) fn holder(root: &Path) -> Result<Option<rustix::process::Pid>, Error> {
-    let path = root.join("lock");
+    let path = root.join(LOCK);
     let io = |action| {
         let path = path.clone();
         move |source| Error::Io { action, path, source }
@@ -162,8 +219,8 @@ pub(crate) fn holder(root: &Path) -> Result<Option<rustix::process::Pid>, Error>
     }
 }
 
-fn lock(root: &Path) -> Result<File, Error> {
-    let path = root.join("lock");
+fn lock(root: &Path, name: &str) -> Result<File, Error> {
+    let path = root.join(name);
     let io = |action| {
         let path = path.clone();
         move |source| Error::Io { action, path, source }
@@ -179,10 +236,15 @@ fn lock(root: &Path) -> Result<File, Error> {
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {
-            return Err(Error::with_help(
-                format!("another `sealift dev` uses {}", root.display()),
-                "it answers to `sealift status`; stop it with `sealift dev --down`, or choose another --state-dir",
-            ));
+            let (who, help) = if name == LOCK {
+                (
+                    "server or `sealift dev`",
+                    "it answers to `sealift status`; stop it (`sealift dev --down` stops that one), or choose another --state-dir",
+                )
+            } else {
+                ("agent", "stop it, or choose another --state-dir")
+            };
+            return Err(Error::with_help(format!("another {who} uses {}", root.display()), help));
         }
         Err(error) => return Err(io("lock")(error.into())),
     }
@@ -191,7 +253,7 @@ fn lock(root: &Path) -> Result<File, Error> {
 }
 
 /// Writes a file for the owner alone that appears whole or not at all.
-fn write_once(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) fn write_once(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let partial = path.with_extension("partial");
     let write = || {
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
@@ -240,7 +302,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("state");
         let state = StateDir::open(&root).unwrap();
-        assert!(StateDir::open(&root).unwrap_err().to_string().contains("another `sealift dev`"));
+        assert!(StateDir::open(&root).unwrap_err().to_string().contains("another server or `sealift dev`"));
         assert_eq!(
             holder(&root).unwrap().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()),
             Some(std::process::id())

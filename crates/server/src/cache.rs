@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) units: BTreeMap<UnitName, Held<Unit>>,
     pub(crate) placements: BTreeMap<UnitName, Held<Placement>>,
     pub(crate) statuses: BTreeMap<MachineId, BTreeMap<UnitName, Held<UnitStatus>>>,
+    /// The name of the server that leads, where several share a store.
+    pub(crate) leader: Option<Held<String>>,
     pub(crate) last_placement: Option<Held<u64>>,
     pub(crate) counters: BTreeMap<ProjectName, Held<u64>>,
     pub(crate) requests: BTreeMap<String, Held<RunId>>,
@@ -72,6 +74,10 @@ impl World {
             Key::Unit(name) => set(&mut self.units, name, entry),
             Key::Placement(name) => set(&mut self.placements, name, entry),
             Key::Status(machine, unit) => set(self.statuses.entry(machine).or_default(), unit, entry),
+            Key::Leader => {
+                self.leader = held(entry);
+                self.leader.is_some()
+            }
             Key::PlacementCounter => {
                 self.last_placement = held(entry);
                 self.last_placement.is_some()
@@ -100,6 +106,7 @@ impl World {
                     units.remove(&unit);
                 }
             }
+            Some(Key::Leader) => self.leader = None,
             Some(Key::PlacementCounter) => self.last_placement = None,
             Some(Key::RunCounter(project)) => drop(self.counters.remove(&project)),
             Some(Key::Request(request)) => drop(self.requests.remove(&request)),
@@ -120,6 +127,7 @@ impl World {
             Key::Unit(name) => self.units.get(name).map(|held| held.modified),
             Key::Placement(name) => self.placements.get(name).map(|held| held.modified),
             Key::Status(machine, unit) => self.status(machine, unit).map(|held| held.modified),
+            Key::Leader => self.leader.as_ref().map(|held| held.modified),
             Key::PlacementCounter => self.last_placement.as_ref().map(|held| held.modified),
             Key::RunCounter(project) => self.counters.get(project).map(|held| held.modified),
             Key::Request(request) => self.requests.get(request).map(|held| held.modified),

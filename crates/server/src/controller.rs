@@ -7,6 +7,7 @@ use std::time::Duration;
 use sealift_model::diagnostic::Severity;
 use sealift_model::{MachineId, ProjectName, Release, Requirements, UnitName};
 use sealift_planner::{Action, AppView, Problem, Snapshot};
+use sealift_store::election::Leadership;
 use sealift_store::{MAX_TXN, Txn};
 use sealift_unitfile::UnitFile;
 use tokio::sync::watch;
@@ -16,7 +17,8 @@ use crate::cache::World;
 use crate::keys::Key;
 use crate::server::Inner;
 
-/// Actions of one transaction at most; each rests on four keys at most and all together on one more, and a store takes 128.
+/// Actions of one transaction at most; each rests on four keys at most and all together on two more, and a store takes
+/// 128.
 const ACTIONS: usize = 30;
 /// How long to wait when the store cannot be written to.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -57,12 +59,13 @@ impl Problems {
     }
 }
 
-/// Plans whenever something changed, for as long as the server runs.
-pub(crate) async fn run(inner: &Inner) {
+/// Plans whenever something changed, for as long as this server is the one to do so: nothing is written that
+/// `leadership` does not stand behind.
+pub(crate) async fn run(inner: &Inner, leadership: Option<&Leadership>) {
     let mut changes = inner.cache.changes();
     loop {
         changes.mark_unchanged();
-        match pass(inner).await {
+        match pass(inner, leadership).await {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => {
@@ -78,7 +81,7 @@ pub(crate) async fn run(inner: &Inner) {
 }
 
 /// One look; true when something was written or has to be looked at again.
-async fn pass(inner: &Inner) -> Result<bool, Error> {
+async fn pass(inner: &Inner, leadership: Option<&Leadership>) -> Result<bool, Error> {
     let txn = {
         let world = inner.cache.world();
         let snapshot = snapshot(&world);
@@ -88,6 +91,10 @@ async fn pass(inner: &Inner) -> Result<bool, Error> {
             return Ok(false);
         }
         fitting(&world, snapshot, &plan.actions, (inner.clock)())?
+    };
+    let txn = match leadership {
+        Some(leadership) => leadership.guard(txn),
+        None => txn,
     };
     match inner.commit(txn).await {
         Ok(_) => Ok(true),

@@ -6,6 +6,7 @@
 //! units/<unit>                          Unit
 //! placements/<unit>                     Placement
 //! statuses/<machine>/<unit>             UnitStatus
+//! election/leader                       the name of the server that leads, under its lease
 //! counters/placements                   the newest placement's id
 //! counters/runs/<project>               the newest run's number
 //! requests/<key>                        RunId, under a lease of some minutes
@@ -25,6 +26,7 @@ pub(crate) enum Key {
     Unit(UnitName),
     Placement(UnitName),
     Status(MachineId, UnitName),
+    Leader,
     PlacementCounter,
     RunCounter(ProjectName),
     Request(String),
@@ -42,6 +44,7 @@ impl std::fmt::Display for Key {
             Key::Unit(name) => write!(f, "units/{name}"),
             Key::Placement(name) => write!(f, "placements/{name}"),
             Key::Status(machine, name) => write!(f, "statuses/{machine}/{name}"),
+            Key::Leader => write!(f, "election/leader"),
             Key::PlacementCounter => write!(f, "counters/placements"),
             Key::RunCounter(project) => write!(f, "counters/runs/{project}"),
             Key::Request(key) => write!(f, "requests/{key}"),
@@ -75,6 +78,7 @@ impl Key {
                 let (machine, unit) = rest.split_once('/')?;
                 Key::Status(machine.parse().ok()?, unit.parse().ok()?)
             }
+            "election" if rest == "leader" => Key::Leader,
             "counters" if rest == "placements" => Key::PlacementCounter,
             "counters" => Key::RunCounter(rest.strip_prefix("runs/")?.parse().ok()?),
             "requests" => Key::Request(rest.to_owned()),
@@ -120,6 +124,7 @@ mod tests {
             Key::Unit("a@1.service".parse().unwrap()),
             Key::Placement("a.service".parse().unwrap()),
             Key::Status(machine, "a.service".parse().unwrap()),
+            Key::Leader,
             Key::PlacementCounter,
             Key::RunCounter("hello".parse().unwrap()),
             Key::Request("x".into()),

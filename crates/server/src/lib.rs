@@ -8,8 +8,9 @@ mod api;
 mod cache;
 mod controller;
 mod keys;
+mod leading;
 mod logs;
 mod secrets;
 mod server;
 
-pub use server::{Error, Options, Server};
+pub use server::{Election, Error, Options, Server};

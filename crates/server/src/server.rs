@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api;
 use crate::cache::{Cache, Follower};
-use crate::controller::{self, Problems};
+use crate::controller::Problems;
+use crate::leading;
 use crate::logs::Logs;
 use crate::secrets::{self, Secrets};
 
@@ -32,10 +33,21 @@ pub struct Options {
     /// How long a machine counts as present after a keep-alive.
     pub machine_ttl: Duration,
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Where several servers share a store, one leads; none: this server is the only one.
+    pub election: Option<Election>,
     /// Guarded by the file mode of its socket.
     pub unix: Option<UnixListener>,
     /// Guarded by the token.
     pub tcp: Option<(TcpListener, Arc<str>)>,
+}
+
+/// How this server takes part in the choice of a leader.
+#[derive(Debug, Clone)]
+pub struct Election {
+    /// Told to people, and unlike the other servers'.
+    pub name: String,
+    /// A leader that vanishes is followed after this.
+    pub ttl: Duration,
 }
 
 impl std::fmt::Debug for Options {
@@ -70,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub(crate) machine_ttl: Duration,
     pub(crate) problems: Problems,
+    pub(crate) election: Option<Election>,
     /// Held while a project's next run gets its number: those who come meanwhile wait instead of losing a race.
     pub(crate) numbering: Mutex<BTreeMap<ProjectName, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) shutdown: CancellationToken,
@@ -106,6 +119,7 @@ impl Server {
             clock: options.clock,
             machine_ttl: options.machine_ttl,
             problems: Problems::default(),
+            election: options.election,
             numbering: Mutex::default(),
             shutdown,
         };
@@ -137,13 +151,20 @@ impl Server {
             tokio::select! {
                 outcome = serving => outcome.map_err(Error::Serve),
                 outcome = follower.run() => outcome.map_err(Error::Store),
-                () = controller::run(&inner) => Ok(()),
             }
         };
-        tokio::select! {
+        let end = inner.shutdown.child_token();
+        let leading = {
+            let (inner, end) = (inner.clone(), end.clone());
+            tokio::spawn(async move { leading::run(&inner, &end).await })
+        };
+        let outcome = tokio::select! {
             outcome = work => outcome,
             () = grace => Ok(()),
-        }
+        };
+        end.cancel();
+        tokio::time::timeout(GRACE, leading).await.ok();
+        outcome
     }
 }
 

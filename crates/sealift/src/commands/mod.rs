@@ -1,28 +1,37 @@
 //! A module per command group. They ask, wait and print; nothing is decided here.
 
+mod agent;
 mod approvals;
 mod check;
 mod dev;
 mod import;
 mod list;
+mod listen;
 mod local;
 mod meta;
 mod push;
 mod rollback;
 mod runs;
 mod secret;
+mod server;
 mod steps;
+mod this_machine;
 pub(crate) mod wercker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use sealift_client::{Address, Client};
 use sealift_pipeline::config::Config;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Command, Global};
 use crate::error::Error;
 use crate::state_dir;
+
+/// How long a machine counts as present after its last keep-alive, unless somebody says otherwise.
+const MACHINE_TTL: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, Error> {
     match command {
@@ -31,6 +40,8 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Import(args) => import::import(&args, global),
         Command::Steps(args) => steps::steps(&args, global),
         Command::Dev(args) => dev::dev(args, global).await,
+        Command::Server(args) => server::server(args, global).await,
+        Command::Agent(args) => agent::agent(args, global).await,
         Command::Push(args) => push::push(args, global).await,
         Command::Status => list::status(global).await,
         Command::Runs(args) => list::runs(args, global).await,
@@ -99,4 +110,15 @@ fn check_pipeline(config: &Config, wanted: &str, file: &str, text: &str) -> Resu
         format!("{file} has no pipeline {wanted:?}; it has: {known}"),
         "choose one with --pipeline",
     ))
+}
+
+/// Waits until somebody asks this process to end.
+async fn end_asked() -> Result<(), Error> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
 }

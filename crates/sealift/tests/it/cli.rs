@@ -150,7 +150,7 @@ fn one_state_directory_has_one_server_and_tcp_wants_the_token() {
     let dev = Dev::start();
     let second = dev.run(&["dev", "--listen", "none"]);
     let (code, text) = said(&second);
-    assert!(code == 4 && text.contains("another `sealift dev` uses"), "{text}");
+    assert!(code == 4 && text.contains("another server or `sealift dev` uses"), "{text}");
 
     // A server of its own, since the first one listens on its socket alone.
     let dir = tempfile::tempdir().unwrap();

@@ -18,6 +18,7 @@ pub(super) async fn status(State(inner): State<Arc<Inner>>) -> Json<Status> {
         revision: world.revision.0,
         machines_present: world.presence.len(),
         machines: world.machines.len(),
+        leader: world.leader.as_ref().map(|held| held.value.clone()),
         runs_queued: count(RunState::Queued),
         runs_running: count(RunState::Running),
         approvals: world.runs.values().map(|run| run.value.unanswered().count()).sum(),

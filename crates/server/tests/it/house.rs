@@ -100,6 +100,7 @@ impl House {
             store: store.clone(),
             state_dir: dir.path().to_owned(),
             machine_ttl: TTL,
+            election: None,
             clock: Arc::new(move || Timestamp(clock.fetch_add(1, Ordering::Relaxed))),
             unix: Some(UnixListener::bind(&socket).unwrap()),
             tcp: Some((tcp, TOKEN.into())),

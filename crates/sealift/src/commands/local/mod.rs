@@ -121,7 +121,7 @@ pub(super) async fn run(args: RunArgs, global: &Global) -> Result<ExitCode, Erro
     let base = cache_dir()?;
     let stop = Stop::listen()?;
     request.spec.interrupts = stop.interrupts();
-    let engine = Engine::connect(&super::dev::engine_options(&base)).await?;
+    let engine = Engine::connect(&super::this_machine::engine_options(&base)).await?;
     for text in clear_abandoned(&engine, &base).await? {
         request.said.extend(say_note(&view.printer, &text)?);
     }

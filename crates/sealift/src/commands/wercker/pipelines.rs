@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::text;
 use crate::cli::{FactArgs, VariableArgs};
-use crate::commands::dev::engine_options;
 use crate::commands::local::{self, Desk, Keep, Request, Stop, What};
+use crate::commands::this_machine::engine_options;
 use crate::error::Error;
 use crate::print::{Again, Mood, View, Voice};
 
