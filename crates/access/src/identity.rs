@@ -1,9 +1,9 @@
 //! Who a request comes from, and which certificates of a machine count.
 
-use sealift_model::{MachineId, ProjectName, Timestamp};
+use sealift_model::{MachineId, ProjectName, Projects, Role, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::rights::{Projects, Right, Role};
+use crate::rights::{Right, holds};
 use crate::token::TokenId;
 
 /// Who asks.
@@ -27,7 +27,7 @@ impl Identity {
     pub fn holds(&self, right: Right<'_>) -> bool {
         match self {
             Identity::Local => true,
-            Identity::User { role, projects, .. } => role.holds(projects, right),
+            Identity::User { role, projects, .. } => holds(*role, projects, right),
             Identity::Machine(_) => false,
         }
     }

@@ -17,7 +17,7 @@ pub use authority::{
 };
 pub use authority::{Error as AuthorityError, PeerCertificate};
 pub use identity::{Identity, MachineCredential, Serial};
-pub use rights::{Projects, Right, Role};
+pub use rights::{Right, holds};
 pub use tls::{Clock, Error as TlsError, Trust, client_config, roots_from_pem, server_config};
 pub use token::{
     Error as TokenError, JoinRecord, JoinToken, Refusal, Secret, SecretHash, TokenId, UserRecord, UserToken,

@@ -12,13 +12,12 @@
 use std::str::FromStr;
 
 use rustls::crypto::ring::default_provider;
-use sealift_model::{MachineId, Timestamp};
+use sealift_model::{MachineId, Projects, Role, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::authority::Pin;
 use crate::identity::Identity;
-use crate::rights::{Projects, Role};
 
 /// Why a text is no token. It does not quote the text.
 #[derive(Debug, thiserror::Error)]

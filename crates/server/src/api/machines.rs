@@ -43,10 +43,14 @@ pub(super) async fn list(State(inner): State<Arc<Inner>>) -> Json<List<MachineSt
 pub(super) async fn begin_session(
     State(inner): State<Arc<Inner>>,
     Path(id): Path<MachineId>,
-    Json(new): Json<NewSession>,
+    Json(mut new): Json<NewSession>,
 ) -> Result<Json<SessionBegun>, Error> {
     if new.machine.id != id {
         return Err(Error::invalid(format!("the machine calls itself {} and not {id}", new.machine.id)));
+    }
+    // What the machine was let in as is not its own to say.
+    if let Some(class) = super::access::class_of(&inner.cache.world(), &id) {
+        new.machine.class = Some(class);
     }
     let ttl = inner.machine_ttl;
     let lease = inner.store.grant_lease(ttl).await?;
