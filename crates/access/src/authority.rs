@@ -410,6 +410,7 @@ pub struct PeerCertificate {
     /// None for certificates of servers.
     pub machine: Option<MachineId>,
     pub serial: Serial,
+    pub begins_at: Timestamp,
     pub expires_at: Timestamp,
 }
 
@@ -426,11 +427,14 @@ impl PeerCertificate {
                 GeneralName::URI(uri) => uri.strip_prefix(MACHINE_URI)?.parse().ok(),
                 _ => None,
             });
-        let expires = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+        let time = |at: x509_parser::time::ASN1Time| {
+            Timestamp(u64::try_from(at.timestamp()).unwrap_or(0).saturating_mul(1000))
+        };
         Ok(Self {
             machine: machines.next(),
             serial: hex(parsed.raw_serial()),
-            expires_at: Timestamp(expires.saturating_mul(1000)),
+            begins_at: time(parsed.validity().not_before),
+            expires_at: time(parsed.validity().not_after),
         })
     }
 

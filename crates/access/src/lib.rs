@@ -18,6 +18,7 @@ pub use authority::{
 pub use authority::{Error as AuthorityError, PeerCertificate};
 pub use identity::{Identity, MachineCredential, Serial};
 pub use rights::{Right, holds};
+pub use rustls::ClientConfig;
 pub use tls::{Clock, Error as TlsError, Trust, client_config, roots_from_pem, server_config};
 pub use token::{
     Error as TokenError, JoinRecord, JoinToken, Refusal, Secret, SecretHash, TokenId, UserRecord, UserToken,

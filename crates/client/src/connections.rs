@@ -32,7 +32,7 @@ const WAITING: usize = 8;
 /// How long one may have been used last. Servers close those that wait for 30 s.
 const WAITS: Duration = Duration::from_secs(20);
 /// How long what was sent may stay without a sign of the other end.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// How to speak TLS: what to trust, and what to show. Shared by clones, and replaced while clients use it.
 #[derive(Clone)]
