@@ -167,6 +167,7 @@ pub(super) async fn remove_machine(
                 Key::Credential(machine.clone()),
                 Key::Presence(machine.clone()),
                 Key::Machine(machine.clone()),
+                Key::Settings(machine.clone()),
             ];
             let statuses = world.statuses.get(&machine).into_iter().flat_map(|units| units.keys());
             keys.extend(statuses.map(|unit| Key::Status(machine.clone(), unit.clone())));

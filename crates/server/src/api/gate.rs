@@ -79,9 +79,16 @@ const fn says(route: &'static str, need: Need) -> Rule {
 pub(crate) const RULES: &[Rule] = &[
     reads("/v1/status", Need::Read),
     reads("/v1/units", Need::Read),
+    changes("POST", "/v1/units", Need::Operate),
+    changes("POST", "/v1/units/destroy", Need::Operate),
+    // A question whose list is too long for a path.
+    says("/v1/units/watch", Need::Read),
+    reads("/v1/units/{unit}", Need::Read),
+    reads("/v1/units/{unit}/explain", Need::Read),
     reads("/v1/packages", Need::Packages),
     reads("/v1/machines", Need::Read),
     changes("DELETE", "/v1/machines/{machine}", Need::Operate),
+    changes("POST", "/v1/machines/{machine}/settings", Need::Operate),
     says("/v1/machines/{machine}/session", Need::Itself),
     says("/v1/machines/{machine}/keep-alive", Need::Itself),
     reads("/v1/machines/{machine}/assignments", Need::Itself),
