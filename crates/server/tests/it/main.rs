@@ -25,6 +25,8 @@ mod handout;
 mod house;
 mod leases;
 mod logs;
+mod rights;
 mod secrets;
+mod tls;
 mod unknown;
 mod wire;
