@@ -369,6 +369,12 @@ fn common_name(text: &str) -> DistinguishedName {
     name
 }
 
+/// Whether a server's certificate can be for this: an address or a host name.
+#[must_use]
+pub fn is_server_name(name: &str) -> bool {
+    server_name(name).is_ok()
+}
+
 fn server_name(name: &str) -> Result<SanType, Error> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));

@@ -13,7 +13,8 @@ mod tls;
 mod token;
 
 pub use authority::{
-    Authority, CERTIFICATE_LIFE, Issued, KeyRequest, Pin, Preparing, SERVER_NAME_LIMIT, machine_of,
+    Authority, CERTIFICATE_LIFE, Issued, KeyRequest, Pin, Preparing, SERVER_NAME_LIMIT, is_server_name,
+    machine_of,
 };
 pub use authority::{Error as AuthorityError, PeerCertificate};
 pub use identity::{Identity, MachineCredential, Serial};
