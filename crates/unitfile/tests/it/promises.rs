@@ -10,7 +10,7 @@ use sealift_unitfile::{FolderUnit, UnitFile, verify_folder, verify_unit};
 ///
 /// # Panics
 /// When one of these does not hold.
-pub fn unit_holds(kind: u8, text: &str, drop_in: &str) {
+pub(crate) fn unit_holds(kind: u8, text: &str, drop_in: &str) {
     let kind = UnitKind::ALL[usize::from(kind) % UnitKind::ALL.len()];
     let drop_ins = BTreeMap::from([("20-a.conf".to_owned(), drop_in.to_owned())]);
     let mut folder = BTreeMap::new();
