@@ -142,6 +142,11 @@ async fn only_what_systemd_acts_on_restarts_a_unit() {
     assert_eq!((status.main_pid, &status.hash), (pid, &before), "[X-Fleet] is nothing to systemd");
     assert_eq!(std::fs::read_to_string(host.path("a\\x2db.service")).unwrap(), fleet.text);
 
+    let asked = changed(&fleet, |unit| unit.restarts += 1);
+    let status = host.hold(&asked).await;
+    assert!(status.main_pid.is_some() && status.main_pid != pid, "a restart was asked for");
+    let (pid, fleet) = (status.main_pid, asked);
+
     let drop_in = changed(&fleet, |unit| {
         unit.drop_ins.insert("20-a.conf".into(), "[Service]\nEnvironment=A=1\n".into());
     });
