@@ -6,6 +6,7 @@ mod machine;
 mod roles;
 mod run;
 mod secret;
+mod unit;
 
 use std::path::PathBuf;
 
@@ -13,14 +14,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealift_client::Servers;
 use sealift_model::{BranchName, ProjectName, ReleaseNumber, RunId};
 
-pub(crate) use access::{
-    AuditArgs, AuthorityCommand, JoinTokenArgs, RemoveMachineArgs, TlsArgs, TokenCommand, TokenCreateArgs,
-};
+pub(crate) use access::{AuditArgs, AuthorityCommand, JoinTokenArgs, TlsArgs, TokenCommand, TokenCreateArgs};
 pub(crate) use approval::{ApprovalsArgs, ApproveArgs, RejectArgs};
-pub(crate) use machine::MachineCommand;
+pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange};
 pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
+pub(crate) use unit::{UnitCommand, UnitFiles, UnitNames, UnitVerify, Wait};
 
 const TOUR: &str = "\
 A first tour, from a git repository with a wercker.yml:
@@ -140,10 +140,16 @@ pub(crate) enum Command {
     /// Stop a run that waits or is under way
     #[command(after_help = "Example: sealift abort hello-12")]
     Abort(AbortArgs),
-    /// List units: what was asked for, where they are, how they are
+    /// Units: submit, load, start, stop, unload, destroy, restart, list, files, cat, status, verify, explain
+    #[command(subcommand, after_help = unit::EXAMPLES, disable_help_subcommand = true)]
+    Unit(UnitCommand),
+    /// Machines: list, drain, cordon, uncordon, metadata, join-token, remove
+    #[command(subcommand, after_help = machine::EXAMPLES, disable_help_subcommand = true)]
+    Machine(MachineCommand),
+    /// The same as `sealift unit list`
     #[command(after_help = "Example: sealift units")]
     Units,
-    /// List machines
+    /// The same as `sealift machine list`
     #[command(after_help = "Example: sealift machines --output json")]
     Machines,
     /// List packages, newest first
@@ -155,9 +161,6 @@ pub(crate) enum Command {
     /// The secrets that the server keeps for a project: set, list, rm
     #[command(subcommand, after_help = secret::EXAMPLES, disable_help_subcommand = true)]
     Secret(SecretCommand),
-    /// Machines: let them in with join tokens, put them out
-    #[command(subcommand, after_help = machine::EXAMPLES, disable_help_subcommand = true)]
-    Machine(MachineCommand),
     /// Users' tokens: create, list, revoke
     #[command(subcommand, after_help = access::TOKEN_EXAMPLES, disable_help_subcommand = true)]
     Token(TokenCommand),

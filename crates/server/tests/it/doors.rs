@@ -61,6 +61,7 @@ const ROUTES: [(&str, &str); 45] = [
 fn filled_in(route: &str) -> String {
     route
         .replace("{machine}", &"0".repeat(32))
+        .replace("{unit}", "web.service")
         .replace("{run}", "hello-1")
         .replace("{attempt}", "1")
         .replace("{project}", "hello")
