@@ -23,4 +23,5 @@ pub use rustls::ClientConfig;
 pub use tls::{Clock, Error as TlsError, Trust, client_config, roots_from_pem, server_config};
 pub use token::{
     Error as TokenError, JoinRecord, JoinToken, Refusal, Secret, SecretHash, TokenId, UserRecord, UserToken,
+    random_hex,
 };

@@ -28,8 +28,11 @@ pub enum Error {
     Random,
 }
 
-/// Hex digits of the system's randomness.
-fn random<const N: usize>() -> Result<String, Error> {
+/// `2 * N` hex digits of the system's randomness.
+///
+/// # Errors
+/// [`Error::Random`]
+pub fn random_hex<const N: usize>() -> Result<String, Error> {
     let mut bytes = [0; N];
     default_provider().secure_random.fill(&mut bytes).map_err(|_| Error::Random)?;
     Ok(hex(&bytes))
@@ -138,7 +141,7 @@ impl UserToken {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn generate() -> Result<Self, Error> {
-        Ok(Self { id: TokenId(random::<8>()?), secret: Secret(random::<32>()?) })
+        Ok(Self { id: TokenId(random_hex::<8>()?), secret: Secret(random_hex::<32>()?) })
     }
 
     /// The token in full, for the one who asked for it and nobody else.
@@ -179,7 +182,7 @@ impl JoinToken {
     /// # Errors
     /// When the system gives no random bytes.
     pub fn generate(pin: Pin) -> Result<Self, Error> {
-        Ok(Self { id: TokenId(random::<8>()?), secret: Secret(random::<32>()?), pin })
+        Ok(Self { id: TokenId(random_hex::<8>()?), secret: Secret(random_hex::<32>()?), pin })
     }
 
     /// The token in full, for the one who asked for it and nobody else.

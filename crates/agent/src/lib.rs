@@ -6,6 +6,7 @@
 mod agent;
 mod approvals;
 pub mod enrolment;
+mod questions;
 pub mod releases;
 pub mod reports;
 pub mod runs;

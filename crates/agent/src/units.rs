@@ -211,6 +211,13 @@ impl Units {
         Ok(units)
     }
 
+    /// What systemd calls a unit that is held; of any other, what its name says.
+    #[must_use]
+    pub fn name_in_systemd(&self, unit: &UnitName) -> UnitName {
+        let record = self.inner.records.get(unit).ok().flatten();
+        files::in_systemd(unit, record.as_ref())
+    }
+
     /// Touches no unit from now on. What runs goes on running.
     pub fn stop(&self) {
         self.inner.stop.cancel();

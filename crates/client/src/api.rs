@@ -344,6 +344,43 @@ pub enum AssignmentEvent {
         /// Attempts that are no longer assigned: over, aborted or handed to another.
         drop_runs: Vec<(RunId, u32)>,
     },
+    /// Somebody wants to know something that only the machine can tell.
+    Ask { questions: Vec<Question> },
+    /// From a newer server; left aside.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a machine is asked; it answers with `POST /v1/machines/{id}/answers/{question}`, whose body is the answer as it comes,
+/// or, with `?failed=true`, why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Hard to guess, and never given twice.
+    pub id: String,
+    pub unit: UnitName,
+    pub about: About,
+    /// Where the answer is waited for, if that is not wherever the machine is connected to.
+    #[serde(default)]
+    pub answer_to: Option<String>,
+}
+
+/// What of a unit is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum About {
+    /// `GET /v1/units/{unit}/journal?lines=N&follow=true&format=F&machine=ID`
+    Journal {
+        /// So many of the newest lines.
+        lines: u32,
+        /// And those that come, until nobody listens any more.
+        follow: bool,
+        /// One of journalctl's output formats.
+        format: String,
+    },
+    /// `GET /v1/units/{unit}/systemd?machine=ID`: what `systemctl status` says.
+    Status,
+    #[serde(other)]
+    Unknown,
 }
 
 /// `POST /v1/machines/{id}/statuses`: what changed since the last report of this session; the first holds all.

@@ -86,6 +86,11 @@ impl Connections {
         Self { servers, tls, current: AtomicUsize::new(0), waiting: Mutex::default() }
     }
 
+    /// Connections of the same kind to other servers.
+    pub(crate) fn at(&self, servers: Servers) -> Connections {
+        Self::new(servers, self.tls.clone())
+    }
+
     pub(crate) fn servers(&self) -> &Servers {
         &self.servers
     }

@@ -76,6 +76,9 @@ impl Error {
 
 const JSON: &str = "application/json";
 
+/// Bytes as they come.
+pub type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
 pub(crate) type Body = BoxBody<Bytes, io::Error>;
 
 /// Servers to ask. Cheap to clone; clones share their connections.
@@ -170,6 +173,12 @@ impl Client {
         whole(response).await
     }
 
+    /// The same client for another server.
+    #[must_use]
+    pub fn at(&self, servers: impl Into<Servers>) -> Client {
+        Client { connections: Arc::new(self.connections.at(servers.into())), token: self.token.clone() }
+    }
+
     /// Sends bytes as they come; the answer may take as long as the bytes do.
     ///
     /// # Errors
@@ -208,18 +217,27 @@ impl Client {
         Ok(Lines { body: response.into_body(), buffer: BytesMut::new(), item: std::marker::PhantomData })
     }
 
-    /// Asks for bytes, in chunks as they come.
+    /// Asks for bytes, in chunks as they come. The server is given up when it is silent for long.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn bytes(
-        &self,
-        path: &str,
-    ) -> Result<Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>, Error> {
+    pub async fn bytes(&self, path: &str) -> Result<Chunks, Error> {
+        self.chunks(path, SILENCE_TIMEOUT).await
+    }
+
+    /// The same for bytes that come when there are some, which may be never.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn open_bytes(&self, path: &str) -> Result<Chunks, Error> {
+        self.chunks(path, Duration::MAX).await
+    }
+
+    async fn chunks(&self, path: &str, silence: Duration) -> Result<Chunks, Error> {
         let response = self.send(Method::GET, path, None, empty()).await?;
-        Ok(Box::pin(futures_util::stream::try_unfold(response.into_body(), |mut body| async {
+        Ok(Box::pin(futures_util::stream::try_unfold(response.into_body(), move |mut body| async move {
             loop {
-                match tokio::time::timeout(SILENCE_TIMEOUT, body.frame()).await {
+                match tokio::time::timeout(silence, body.frame()).await {
                     Err(_) => return Err(io::ErrorKind::TimedOut.into()),
                     Ok(None) => return Ok(None),
                     Ok(Some(Err(error))) => return Err(io::Error::other(error)),

@@ -10,4 +10,4 @@ mod http;
 
 pub use address::{Address, Servers};
 pub use connections::Tls;
-pub use http::{Client, Error, Lines};
+pub use http::{Chunks, Client, Error, Lines};

@@ -20,7 +20,7 @@ pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange
 pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
-pub(crate) use unit::{UnitCommand, UnitFiles, UnitNames, UnitVerify, Wait};
+pub(crate) use unit::{JournalArgs, UnitCommand, UnitFiles, UnitNames, UnitVerify, Wait};
 
 const TOUR: &str = "\
 A first tour, from a git repository with a wercker.yml:
@@ -140,7 +140,7 @@ pub(crate) enum Command {
     /// Stop a run that waits or is under way
     #[command(after_help = "Example: sealift abort hello-12")]
     Abort(AbortArgs),
-    /// Units: submit, load, start, stop, unload, destroy, restart, list, files, cat, status, verify, explain
+    /// Units: submit, load, start, stop, unload, destroy, restart, list, files, cat, status, journal, verify, explain
     #[command(subcommand, after_help = unit::EXAMPLES, disable_help_subcommand = true)]
     Unit(UnitCommand),
     /// Machines: list, drain, cordon, uncordon, metadata, join-token, remove

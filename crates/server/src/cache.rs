@@ -9,6 +9,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use sealift_access::{Authority, JoinRecord, MachineCredential, TokenId, UserRecord};
+use sealift_client::api::Question;
 use sealift_model::{
     App, Assignment, Machine, MachineId, MachineSettings, Package, PackageName, Placement, Presence,
     ProjectName, Release, ReleaseNumber, Run, RunAssignment, RunId, RunState, Unit, UnitAssignment, UnitName,
@@ -38,6 +39,8 @@ pub(crate) struct World {
     pub(crate) machines: BTreeMap<MachineId, Held<Machine>>,
     pub(crate) presence: BTreeMap<MachineId, Held<Presence>>,
     pub(crate) settings: BTreeMap<MachineId, Held<MachineSettings>>,
+    /// What machines are asked, until they answer.
+    pub(crate) questions: BTreeMap<MachineId, BTreeMap<String, Held<Question>>>,
     pub(crate) units: BTreeMap<UnitName, Held<Unit>>,
     pub(crate) placements: BTreeMap<UnitName, Held<Placement>>,
     pub(crate) statuses: BTreeMap<MachineId, BTreeMap<UnitName, Held<UnitStatus>>>,
@@ -113,6 +116,7 @@ impl World {
             Key::Machine(id) => set(&mut self.machines, id, entry),
             Key::Presence(id) => set(&mut self.presence, id, entry),
             Key::Settings(id) => set(&mut self.settings, id, entry),
+            Key::Question(machine, id) => set(self.questions.entry(machine).or_default(), id, entry),
             Key::Unit(name) => set(&mut self.units, name, entry),
             Key::Placement(name) => set(&mut self.placements, name, entry),
             Key::Status(machine, unit) => set(self.statuses.entry(machine).or_default(), unit, entry),
@@ -168,6 +172,14 @@ impl World {
         match Key::parse(key) {
             Some(Key::Machine(id)) => drop(self.machines.remove(&id)),
             Some(Key::Presence(id)) => drop(self.presence.remove(&id)),
+            Some(Key::Question(machine, id)) => {
+                if let Some(questions) = self.questions.get_mut(&machine) {
+                    questions.remove(&id);
+                    if questions.is_empty() {
+                        self.questions.remove(&machine);
+                    }
+                }
+            }
             Some(Key::Settings(id)) => drop(self.settings.remove(&id)),
             Some(Key::Unit(name)) => {
                 self.units.remove(&name);
@@ -213,6 +225,9 @@ impl World {
             Key::Machine(id) => self.machines.get(id).map(|held| held.modified),
             Key::Presence(id) => self.presence.get(id).map(|held| held.modified),
             Key::Settings(id) => self.settings.get(id).map(|held| held.modified),
+            Key::Question(machine, id) => {
+                self.questions.get(machine).and_then(|all| all.get(id)).map(|held| held.modified)
+            }
             Key::Unit(name) => self.units.get(name).map(|held| held.modified),
             Key::Placement(name) => self.placements.get(name).map(|held| held.modified),
             Key::Status(machine, unit) => self.status(machine, unit).map(|held| held.modified),
@@ -274,7 +289,7 @@ impl World {
                 let attempts = self.runs.get(&id).into_iter().flat_map(|run| &run.value.attempts);
                 into.extend(attempts.map(|attempt| attempt.machine.clone()));
             }
-            Some(Key::Presence(id) | Key::Machine(id)) => drop(into.insert(id)),
+            Some(Key::Presence(id) | Key::Machine(id) | Key::Question(id, _)) => drop(into.insert(id)),
             _ => {}
         }
     }

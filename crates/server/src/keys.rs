@@ -4,6 +4,7 @@
 //! machines/<machine>                    Machine
 //! presence/<machine>                    Presence, under the machine's lease
 //! settings/<machine>                    MachineSettings
+//! questions/<machine>/<question>         Question, under a lease of some seconds
 //! units/<unit>                          Unit
 //! placements/<unit>                     Placement
 //! statuses/<machine>/<unit>             UnitStatus
@@ -30,6 +31,7 @@ pub(crate) enum Key {
     Machine(MachineId),
     Presence(MachineId),
     Settings(MachineId),
+    Question(MachineId, String),
     Unit(UnitName),
     Placement(UnitName),
     Status(MachineId, UnitName),
@@ -53,6 +55,7 @@ impl std::fmt::Display for Key {
             Key::Machine(id) => write!(f, "machines/{id}"),
             Key::Presence(id) => write!(f, "presence/{id}"),
             Key::Settings(id) => write!(f, "settings/{id}"),
+            Key::Question(machine, id) => write!(f, "questions/{machine}/{id}"),
             Key::Unit(name) => write!(f, "units/{name}"),
             Key::Placement(name) => write!(f, "placements/{name}"),
             Key::Status(machine, name) => write!(f, "statuses/{machine}/{name}"),
@@ -89,6 +92,10 @@ impl Key {
             "machines" => Key::Machine(rest.parse().ok()?),
             "presence" => Key::Presence(rest.parse().ok()?),
             "settings" => Key::Settings(rest.parse().ok()?),
+            "questions" => {
+                let (machine, id) = rest.split_once('/')?;
+                Key::Question(machine.parse().ok()?, id.to_owned())
+            }
             "units" => Key::Unit(rest.parse().ok()?),
             "placements" => Key::Placement(rest.parse().ok()?),
             "statuses" => {
@@ -143,6 +150,7 @@ mod tests {
             Key::Machine(machine.clone()),
             Key::Presence(machine.clone()),
             Key::Settings(machine.clone()),
+            Key::Question(machine.clone(), "5".into()),
             Key::Unit("a@1.service".parse().unwrap()),
             Key::Placement("a.service".parse().unwrap()),
             Key::Status(machine.clone(), "a.service".parse().unwrap()),

@@ -37,6 +37,8 @@ pub struct Options {
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Where several servers share a store, one leads; none: this server is the only one.
     pub election: Option<Election>,
+    /// Where machines reach this very server, if there are others: `https://HOST:PORT`.
+    pub advertise: Option<String>,
     /// Guarded by the file mode of its socket.
     pub unix: Option<UnixListener>,
     /// Guarded by the token.
@@ -93,6 +95,9 @@ pub(crate) struct Inner {
     pub(crate) machine_ttl: Duration,
     pub(crate) problems: Problems,
     pub(crate) election: Option<Election>,
+    pub(crate) questions: api::Questions,
+    /// Where other machines reach this server over TLS.
+    pub(crate) advertise: Option<String>,
     /// Held while a project's next run gets its number: those who come meanwhile wait instead of losing a race.
     pub(crate) numbering: Mutex<BTreeMap<ProjectName, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) audit: AuditLog,
@@ -133,6 +138,8 @@ impl Server {
             machine_ttl: options.machine_ttl,
             problems: Problems::default(),
             election: options.election,
+            questions: api::Questions::default(),
+            advertise: options.advertise,
             numbering: Mutex::default(),
             audit: AuditLog::open(options.state_dir.join("audit")).map_err(Error::Audit)?,
             metrics: Metrics::new(options.open_metrics),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use sealift_client::Address;
 use sealift_model::{MachineId, Resources};
 
 use super::access::{JoinArgs, TlsArgs};
@@ -41,6 +42,9 @@ pub(crate) struct ServerArgs {
     pub(crate) machine_ttl: Duration,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
+    /// Where machines reach this server and no other, for answers to what was asked here [default: by its TLS name]
+    #[arg(long, env = "SEALIFT_ADVERTISE", value_name = "ADDRESS")]
+    pub(crate) advertise: Option<Address>,
     #[command(flatten)]
     pub(crate) etcd: EtcdArgs,
 }

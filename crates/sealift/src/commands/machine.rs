@@ -67,7 +67,7 @@ fn pairs(metadata: &BTreeMap<String, String>) -> String {
 }
 
 /// The one machine that is meant by an id, the beginning of one, or a name.
-async fn find(client: &Client, word: &str) -> Result<MachineStatus, Error> {
+pub(super) async fn find(client: &Client, word: &str) -> Result<MachineStatus, Error> {
     let machines: List<MachineStatus> = client.get("/v1/machines").await?;
     let known =
         machines.items.iter().map(|status| status.machine.name.clone()).collect::<Vec<_>>().join(", ");

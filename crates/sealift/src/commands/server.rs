@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealift_client::Address;
 use sealift_model::diagnostic::chain;
 use sealift_server::{Election, Options, Server, TlsOptions};
 use sealift_store::etcd::{EtcdOptions, EtcdStore, OpenError};
@@ -49,6 +50,7 @@ pub(super) async fn server(args: Box<ServerArgs>, global: &Global) -> Result<Exi
             machine_ttl: args.machine_ttl,
             clock: Arc::new(now),
             election: shared.then(|| Election { name: name.clone(), ttl: LEADER_TTL }),
+            advertise: shared.then(|| advertised(&args, tls.as_ref())).flatten(),
             unix: Some(unix),
             tcp: tcp.map(|listener| (listener, token)),
             tls,
@@ -111,6 +113,17 @@ async fn tls(args: &TlsArgs) -> Result<Option<TlsOptions>, Error> {
         return Err(Error::plain(format!("--tls-name: {wrong:?} is neither an address nor a host name")));
     }
     Ok(Some(TlsOptions { listener, names }))
+}
+
+/// Where machines reach this server and no other.
+fn advertised(args: &ServerArgs, tls: Option<&TlsOptions>) -> Option<String> {
+    if let Some(advertise) = &args.advertise {
+        return Some(advertise.to_string());
+    }
+    let tls = tls?;
+    let port = tls.listener.local_addr().ok()?.port();
+    let host = args.tls.tls_names.first().cloned().or_else(address)?;
+    Some(Address::Tls { host, port }.to_string())
 }
 
 async fn open_store(args: &EtcdArgs, root: &Path) -> Result<Arc<dyn Store>, Error> {

@@ -26,6 +26,8 @@ pub(crate) enum Error {
     Invalid { message: String, help: Option<String> },
     #[error("{0}")]
     Conflict(String),
+    #[error("machine {0} is silent; is its agent connected?")]
+    Silent(String),
     /// A newer attempt or session exists: what the caller says no longer counts.
     #[error("{0}")]
     Fenced(String),
@@ -119,6 +121,7 @@ impl IntoResponse for Error {
             Error::Store(error) if error.is_unknown() => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
             Error::Log(logs::Error::Gap { .. }) => (StatusCode::CONFLICT, "gap"),
             Error::Fenced(_) => (StatusCode::GONE, "fenced"),
+            Error::Silent(_) => (StatusCode::GATEWAY_TIMEOUT, "silent"),
             Error::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Error::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Error::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),

@@ -8,7 +8,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use sealift_client::api::{
-    AssignmentEvent, ChangeSettings, KeepAlive, List, MachineStatus, NewSession, SessionBegun, Statuses,
+    AssignmentEvent, ChangeSettings, KeepAlive, List, MachineStatus, NewSession, Question, SessionBegun,
+    Statuses,
 };
 use sealift_model::{
     Assignment, MachineId, MachineSettings, Presence, RunId, SessionId, UnitName, UnitStatus, Withdrawal,
@@ -176,6 +177,7 @@ struct Told {
     /// What is said to be on the machine and is not assigned to it, with its placement.
     leaving: BTreeMap<UnitName, u64>,
     runs: BTreeMap<(RunId, u32), Assignment>,
+    questions: BTreeMap<String, Question>,
 }
 
 async fn tell_assignments(
@@ -191,14 +193,16 @@ async fn tell_assignments(
         if current_session(&inner, &id, &session).is_err() {
             return;
         }
-        let (all, statuses) = {
+        let (all, statuses, questions) = {
             let world = inner.cache.world();
             let statuses = world.statuses.get(&id).into_iter().flatten();
             let over = statuses.filter(|(_, held)| world.placement_of(&id, &held.value).is_none());
             let over = over.map(|(unit, held)| (unit.clone(), held.value.placement));
-            (world.assignments(&id), over.collect::<BTreeMap<_, _>>())
+            let asked = world.questions.get(&id).into_iter().flatten();
+            let asked = asked.map(|(question, held)| (question.clone(), held.value.clone()));
+            (world.assignments(&id), over.collect::<BTreeMap<_, _>>(), asked.collect())
         };
-        let mut now = Told { leaving: statuses, ..Told::default() };
+        let mut now = Told { leaving: statuses, questions, ..Told::default() };
         for assignment in &all {
             match assignment {
                 Assignment::Unit(unit) => {
@@ -217,11 +221,15 @@ async fn tell_assignments(
             }
             Some(before) => differences(before, &now),
         };
+        let asked_before = told.map(|told| told.questions).unwrap_or_default();
+        let asked = now.questions.iter().filter(|(id, _)| !asked_before.contains_key(*id));
+        let questions: Vec<Question> = asked.map(|(_, question)| question.clone()).collect();
+        let ask = (!questions.is_empty()).then_some(AssignmentEvent::Ask { questions });
         told = Some(now);
-        if let Some(event) = event
-            && sender.send(event).await.is_err()
-        {
-            return;
+        for event in event.into_iter().chain(ask) {
+            if sender.send(event).await.is_err() {
+                return;
+            }
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },

@@ -8,6 +8,7 @@ mod blobs;
 mod error;
 mod gate;
 mod machines;
+mod questions;
 mod runs;
 mod secrets;
 mod status;
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use error::Error;
 pub(crate) use gate::{Door, Peer};
+pub(crate) use questions::Questions;
 
 use crate::cache::World;
 use crate::keys::Key;
@@ -47,6 +49,8 @@ pub(crate) fn router(inner: Arc<Inner>, door: Door) -> Router {
         .route("/v1/units/watch", post(units::watch))
         .route("/v1/units/{unit}", get(units::show))
         .route("/v1/units/{unit}/explain", get(units::explain))
+        .route("/v1/units/{unit}/journal", get(questions::journal))
+        .route("/v1/units/{unit}/systemd", get(questions::systemd))
         .route("/v1/packages", get(status::packages))
         .route("/v1/machines", get(machines::list))
         .route("/v1/machines/{machine}", delete(access::remove_machine))
@@ -83,6 +87,10 @@ pub(crate) fn router(inner: Arc<Inner>, door: Door) -> Router {
         .route("/metrics", get(access::metrics))
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
         .route("/v1/join", post(access::join).layer(DefaultBodyLimit::max(JOIN_LIMIT)))
+        .route(
+            "/v1/machines/{machine}/answers/{question}",
+            post(questions::answer).layer(DefaultBodyLimit::disable()),
+        )
         .route("/v1/blobs", post(blobs::write).layer(DefaultBodyLimit::disable()))
         .route_layer(axum::middleware::from_fn_with_state((inner.clone(), door), gate::authorize))
         .route("/healthz", get(|| async { "ok\n" }))

@@ -10,7 +10,7 @@ use crate::house::{House, TOKEN, assert_refused};
 use crate::wire;
 
 /// Every route but `/healthz` and `/v1/join`, by the methods that it has.
-const ROUTES: [(&str, &str); 45] = [
+const ROUTES: [(&str, &str); 48] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/units"),
     ("POST", "/v1/units"),
@@ -18,6 +18,9 @@ const ROUTES: [(&str, &str); 45] = [
     ("POST", "/v1/units/watch"),
     ("GET", "/v1/units/{unit}"),
     ("GET", "/v1/units/{unit}/explain"),
+    ("GET", "/v1/units/{unit}/journal"),
+    ("GET", "/v1/units/{unit}/systemd"),
+    ("POST", "/v1/machines/{machine}/answers/{question}"),
     ("GET", "/v1/packages"),
     ("GET", "/v1/machines"),
     ("DELETE", "/v1/machines/{machine}"),
@@ -69,6 +72,7 @@ fn filled_in(route: &str) -> String {
         .replace("{unit}", "web.service")
         .replace("{token}", &"0".repeat(16))
         .replace("{step}", "none")
+        .replace("{question}", "5")
         .replace("{digest}", &"0".repeat(64))
 }
 

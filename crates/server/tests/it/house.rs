@@ -158,6 +158,7 @@ impl House {
             state_dir: dir.path().to_owned(),
             machine_ttl: TTL,
             election,
+            advertise: None,
             clock: clock.clone(),
             unix: Some(UnixListener::bind(&socket).unwrap()),
             tcp: Some((tcp, TOKEN.into())),

@@ -26,6 +26,7 @@ mod house;
 mod leading;
 mod leases;
 mod logs;
+mod questions;
 mod rights;
 mod secrets;
 mod tls;

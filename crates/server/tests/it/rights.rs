@@ -21,7 +21,7 @@ use crate::wire;
 
 /// Which of these get past the door: nobody (n), viewer (v), deployer of `hello` (d), deployer of another project (x),
 /// operator (o), admin (a), the machine that holds hello-1 (M), another machine (w).
-const WHO: [(&str, &str, &str); 46] = [
+const WHO: [(&str, &str, &str); 49] = [
     ("GET", "/v1/status", "vdxoa"),
     ("GET", "/v1/units", "vdxoa"),
     ("POST", "/v1/units", "oa"),
@@ -29,6 +29,8 @@ const WHO: [(&str, &str, &str); 46] = [
     ("POST", "/v1/units/watch", "vdxoa"),
     ("GET", "/v1/units/{unit}", "vdxoa"),
     ("GET", "/v1/units/{unit}/explain", "vdxoa"),
+    ("GET", "/v1/units/{unit}/journal", "vdxoa"),
+    ("GET", "/v1/units/{unit}/systemd", "vdxoa"),
     ("GET", "/v1/packages", "vdxoaM"),
     ("GET", "/v1/machines", "vdxoa"),
     ("DELETE", "/v1/machines/{machine}", "oa"),
@@ -37,6 +39,7 @@ const WHO: [(&str, &str, &str); 46] = [
     ("POST", "/v1/machines/{machine}/keep-alive", "M"),
     ("GET", "/v1/machines/{machine}/assignments", "M"),
     ("POST", "/v1/machines/{machine}/statuses", "M"),
+    ("POST", "/v1/machines/{machine}/answers/{question}", "M"),
     ("POST", "/v1/machines/{machine}/certificate", "M"),
     ("GET", "/v1/runs", "vdxoa"),
     ("POST", "/v1/runs", "dxoa"),
@@ -187,6 +190,7 @@ async fn everything_is_tried_as_everybody() {
                 .replace("{unit}", "web.service")
                 .replace("{token}", &"0".repeat(16))
                 .replace("{step}", "none")
+                .replace("{question}", "5")
                 .replace("{digest}", &source)
         };
         let mut check = |actor: char, answer: wire::Answer| {
