@@ -263,3 +263,28 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_so_many_handshakes_and_no_more() {
+        let shaking = Arc::new(Shaking::default());
+        let (one, other): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let mut places: Vec<_> = (0..HANDSHAKES).map(|_| shaking.begin(one).unwrap()).collect();
+        assert!(shaking.begin(one).is_none());
+        assert!(shaking.begin(other).is_some());
+        places.pop();
+        places.push(shaking.begin(one).unwrap());
+        assert!(shaking.begin(one).is_none());
+        drop(places);
+        assert!(shaking.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_after_two_thirds_of_its_time() {
+        let at = |millis| due(Timestamp(1000), Timestamp(4000), Timestamp(millis));
+        assert_eq!([at(0), at(2999), at(3000), at(5000)], [false, false, true, true]);
+    }
+}

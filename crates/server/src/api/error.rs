@@ -31,7 +31,7 @@ pub(crate) enum Error {
     /// A newer attempt or session exists: what the caller says no longer counts.
     #[error("{0}")]
     Fenced(String),
-    #[error("nobody is known here by what was shown")]
+    #[error("this needs a token, or a machine's certificate, that is known here")]
     Unauthorized,
     /// It is known who asks, and he may not.
     #[error("{0}")]

@@ -113,13 +113,9 @@ async fn peers_that_never_finish_hold_up_nobody() {
         slow.push(TcpStream::connect(house.tls.unwrap()).await.unwrap());
     }
     Agent::begin(&House::asking(&house, joined.client(&house)), &machine(1, 0), 1).await;
-    // More of them than one address may have: the surplus is hung up on at once.
-    for _ in 0..200 {
-        slow.push(TcpStream::connect(house.tls.unwrap()).await.unwrap());
-    }
-    let last = slow.last_mut().unwrap();
+    // And they are hung up on.
     let mut byte = [0];
-    let read = soon("the end", tokio::io::AsyncReadExt::read(last, &mut byte)).await;
+    let read = soon("the end", tokio::io::AsyncReadExt::read(&mut slow[0], &mut byte)).await;
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
 }
 
