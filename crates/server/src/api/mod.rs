@@ -56,6 +56,8 @@ pub(crate) fn router(inner: Arc<Inner>, door: Door) -> Router {
         .route("/v1/machines/{machine}", delete(access::remove_machine))
         .route("/v1/machines/{machine}/certificate", post(access::renew))
         .route("/v1/machines/{machine}/settings", post(machines::change_settings))
+        // Its body is read as it comes, so the limit below does not hold for it.
+        .route("/v1/machines/{machine}/answers/{question}", post(questions::answer))
         .route("/v1/machines/{machine}/session", post(machines::begin_session))
         .route("/v1/machines/{machine}/keep-alive", post(machines::keep_alive))
         .route("/v1/machines/{machine}/assignments", get(machines::assignments))
@@ -87,10 +89,6 @@ pub(crate) fn router(inner: Arc<Inner>, door: Door) -> Router {
         .route("/metrics", get(access::metrics))
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
         .route("/v1/join", post(access::join).layer(DefaultBodyLimit::max(JOIN_LIMIT)))
-        .route(
-            "/v1/machines/{machine}/answers/{question}",
-            post(questions::answer).layer(DefaultBodyLimit::disable()),
-        )
         .route("/v1/blobs", post(blobs::write).layer(DefaultBodyLimit::disable()))
         .route_layer(axum::middleware::from_fn_with_state((inner.clone(), door), gate::authorize))
         .route("/healthz", get(|| async { "ok\n" }))
