@@ -230,6 +230,19 @@ impl UnitName {
         let suffix = self.as_str().get(self.stem().len()..)?;
         format!("{prefix}@{suffix}").parse().ok()
     }
+
+    /// What stands between the `@` and the suffix of an instance; none for any other unit.
+    #[must_use]
+    pub fn instance(&self) -> Option<&str> {
+        self.stem().split_once('@').map(|(_, instance)| instance).filter(|instance| !instance.is_empty())
+    }
+
+    /// This instance of a template; none of a unit that is no template, or if it would be no name.
+    #[must_use]
+    pub fn with_instance(&self, instance: &str) -> Option<UnitName> {
+        let prefix = self.stem().strip_suffix('@')?;
+        format!("{prefix}@{instance}.{}", self.kind().suffix()).parse().ok()
+    }
 }
 
 /// The kinds of unit files that a user writes.

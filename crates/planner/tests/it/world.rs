@@ -256,8 +256,9 @@ pub(crate) fn words(action: &Action) -> String {
         Action::PutUnit { unit } => format!("put {} {}", unit.name.stem(), unit.generation),
         Action::RemoveUnit { name } => format!("remove {}", name.stem()),
         Action::Place { unit, machine } => format!("place {} {}", unit.stem(), number(machine)),
-        Action::Unplace { unit, machine, reason } => {
-            format!("unplace {} {}: {}", unit.stem(), number(machine), brief(reason))
+        Action::Unplace { unit, machine, reason, with } => {
+            let units: Vec<&str> = std::iter::once(unit).chain(with).map(UnitName::stem).collect();
+            format!("unplace {} {}: {}", units.join("+"), number(machine), brief(reason))
         }
         Action::Dispatch { run, attempt, machine, session: agent } => {
             let session_number = u32::from_str_radix(&agent.as_str()[24..], 16).unwrap();
