@@ -151,7 +151,12 @@ impl Planner {
             Change::Settings(id, settings) => {
                 self.set_host(&id, |host| host.settings = settings.unwrap_or_default())
             }
-            Change::Unit(name, unit) => self.set_unit(&name, unit),
+            Change::Unit(name, unit) => {
+                if unit.is_some() {
+                    self.removed.remove(&name);
+                }
+                self.set_unit(&name, unit)
+            }
             Change::Placement(name, placement) => self.set_placement(&name, placement.as_ref(), false),
             Change::Status(machine, unit, status) => {
                 self.set_word(&machine, &unit, status.as_ref().map(word), false)
@@ -189,6 +194,44 @@ impl Planner {
             actions.extend(step);
         }
         actions
+    }
+
+    /// What would be done if these objects were so, `limit` actions at most, as if every machine confirmed its stops at once.
+    /// Nothing is changed. It costs a copy of everything the planner knows.
+    #[must_use]
+    pub fn what_if(
+        &self,
+        changes: impl IntoIterator<Item = Change>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Vec<Action> {
+        let mut copy = self.clone();
+        for change in changes {
+            copy.feed(change);
+        }
+        let mut actions: Vec<Action> = Vec::new();
+        loop {
+            let more = copy.plan(limit.saturating_sub(actions.len()), now);
+            let mut stopped: BTreeSet<(MachineId, UnitName)> = BTreeSet::new();
+            for action in &more {
+                if let Action::Unplace { unit, machine, with, .. } = action {
+                    stopped.extend(
+                        std::iter::once(unit).chain(with).map(|unit| (machine.clone(), unit.clone())),
+                    );
+                }
+            }
+            for (machine, unit) in &stopped {
+                let back = copy.placement(unit).is_some_and(|placement| placement.machine == *machine);
+                if !back {
+                    copy.feed(Change::Status(machine.clone(), unit.clone(), None));
+                }
+            }
+            let is_end = more.is_empty();
+            actions.extend(more);
+            if is_end || actions.len() >= limit {
+                return actions;
+            }
+        }
     }
 
     /// What somebody has to look at, as far as everything was looked at.

@@ -79,8 +79,7 @@ impl Oracle {
             // A unit that changes may be wrong where it is until the actions that follow.
             if !matches!(action, Action::PutUnit { .. } | Action::RemoveUnit { .. }) {
                 let old = invariants::state(before);
-                let new = invariants::state(after).into_iter().filter(|one| !old.contains(one));
-                violations.extend(new);
+                violations.extend(invariants::new_since(&old, invariants::state(after)));
             }
             if !violations.is_empty() {
                 return Err(Broken::Action { action: words(), violations });
@@ -110,7 +109,7 @@ impl Oracle {
         planner: fn(&Snapshot) -> Plan,
         again: bool,
     ) -> Result<(), Broken> {
-        let violations = invariants::state(snapshot);
+        let violations = invariants::settled(snapshot);
         if !violations.is_empty() {
             return Err(Broken::AfterPlan { violations });
         }
