@@ -18,10 +18,10 @@ fn stories(seeds: std::ops::Range<u64>, options: &Options) -> Vec<Result<Summary
 }
 
 #[test]
-fn two_hundred_stories_end_well() {
+fn many_stories_end_well() {
     let options = Options::default();
     let mut total = Summary::default();
-    for story in stories(0..200, &options) {
+    for story in stories(0..120, &options) {
         match story {
             Ok(summary) => total += summary,
             Err(failure) => panic!("{failure}"),
@@ -69,8 +69,9 @@ fn sees_no_conflicts(snapshot: &Snapshot) -> Plan {
         unit.requirements.conflicts.clear();
     }
     let mut plan = sealift_planner::plan(&blind);
-    // It changes no units: they would be written as it sees them.
-    plan.actions.retain(|action| !matches!(action, Action::PutUnit { .. }));
+    // Units that it takes for changed because it sees less of them stay as they are.
+    let due = sealift_planner::plan(snapshot).actions;
+    plan.actions.retain(|action| !matches!(action, Action::PutUnit { .. }) || due.contains(action));
     plan
 }
 
@@ -114,7 +115,7 @@ fn a_planner_that_does_not_wait_is_caught_by_what_the_machines_do() {
 #[test]
 fn other_broken_planners_are_caught() {
     let with = |plan| Options { planning: Planning::Once(plan), ..Options::default() };
-    caught(0..8, &with(sees_no_conflicts), |broken| {
+    caught(0..30, &with(sees_no_conflicts), |broken| {
         let conflict = |violation: &Violation| matches!(violation, Violation::Conflict { .. });
         matches!(broken, Broken::Action { violations, .. } if violations.iter().any(conflict))
     });
