@@ -9,9 +9,9 @@
 use std::error::Error as _;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use sealift_lab::bench::{self, BENCHES};
-use sealift_lab::simulator::{Known, Options, Summary, simulate};
+use sealift_lab::simulator::{Options, Summary, simulate};
 
 /// Simulated fleets and benchmarks of Sealift, for its developers.
 #[derive(Debug, Parser)]
@@ -24,12 +24,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Tell stories of a simulated fleet around the real planner, and see whether they end well
-    #[command(
-        after_help = "Examples:\n  lab simulate --seed 17\n  lab simulate --stories 10000 --known circles,diamonds"
-    )]
+    #[command(after_help = "Examples:\n  lab simulate --seed 17\n  lab simulate --stories 10000")]
     Simulate(SimulateArgs),
     /// Measure something: a table, and the same figures as a last line of JSON
-    #[command(after_help = "Examples:\n  lab bench --list\n  lab bench planner")]
+    #[command(after_help = "Examples:\n  lab bench --list\n  lab bench placement")]
     Bench(BenchArgs),
 }
 
@@ -54,18 +52,6 @@ struct SimulateArgs {
     /// Events of each story until the calm
     #[arg(long, default_value_t = Options::default().events, value_name = "N")]
     events: usize,
-    /// Leave out defects that are known, set apart by commas
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "DEFECT")]
-    known: Vec<Defect>,
-}
-
-/// As in [`Known`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Defect {
-    /// Units that follow each other in a circle leave one after the other
-    Circles,
-    /// A unit that follows two others, of which one follows the other, does not leave first
-    Diamonds,
 }
 
 fn main() -> ExitCode {
@@ -76,9 +62,7 @@ fn main() -> ExitCode {
 }
 
 fn tell(args: &SimulateArgs) -> ExitCode {
-    let is_known = |defect| args.known.contains(&defect);
-    let known = Known { circles: is_known(Defect::Circles), diamonds: is_known(Defect::Diamonds) };
-    let options = Options { events: args.events, known, ..Options::default() };
+    let options = Options { events: args.events, ..Options::default() };
     let mut total = Summary::default();
     for seed in args.seed..args.seed.saturating_add(args.stories) {
         match simulate(seed, &options) {

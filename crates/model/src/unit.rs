@@ -39,6 +39,9 @@ pub struct Unit {
     /// The app and release it belongs to; none for a unit that was submitted by hand.
     #[serde(default)]
     pub app: Option<(ProjectName, ReleaseNumber)>,
+    /// The template whose `Replicas=` it is one of; such an instance is made, changed and removed with its template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<UnitName>,
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -61,6 +64,7 @@ impl Unit {
             generation: 1,
             restarts: 0,
             app: None,
+            template: None,
             extra: Extra::new(),
         }
     }

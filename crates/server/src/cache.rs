@@ -5,7 +5,7 @@
 //! own writes. A record that does not parse is skipped with a warning and holds up nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
 use sealift_access::{Authority, JoinRecord, MachineCredential, TokenId, UserRecord};
@@ -304,10 +304,15 @@ impl World {
         self.index.runs.get(machine).into_iter().flatten().filter_map(|id| self.runs.get(id))
     }
 
+    /// All global units, wanted or not, in the order of names.
+    pub(crate) fn global_units(&self) -> impl Iterator<Item = &Held<Unit>> {
+        self.index.globals.iter().filter_map(|name| self.units.get(name))
+    }
+
     /// The global units that are to run on a machine.
     pub(crate) fn globals_on(&self, machine: &MachineId) -> impl Iterator<Item = &Held<Unit>> {
-        let globals = self.index.globals.iter().filter_map(|name| self.units.get(name));
-        globals.filter(|unit| crate::controller::runs_on(self, &unit.value, machine))
+        let globals = crate::controller::globals_on(self, machine).into_iter();
+        globals.filter_map(|unit| self.units.get(&unit.name))
     }
 
     /// The machines that a unit is to run on now.
@@ -362,13 +367,51 @@ pub(crate) struct Cache {
     world: Arc<RwLock<World>>,
     revision: watch::Receiver<Revision>,
     machines: Arc<std::sync::Mutex<BTreeMap<MachineId, watch::Sender<Revision>>>>,
+    changed: Arc<std::sync::Mutex<Vec<Weak<Changed>>>>,
+}
+
+/// What changed since somebody last asked, for whoever keeps a picture of his own. It never falls behind: of each key it
+/// is only known that it changed, and when there are too many, that everything may have.
+#[derive(Debug)]
+pub(crate) struct Changed(std::sync::Mutex<ChangedKeys>);
+
+#[derive(Debug)]
+pub(crate) enum ChangedKeys {
+    /// The world has to be read anew.
+    All,
+    These(BTreeSet<String>),
+}
+
+/// More changed keys than this count as all.
+const MOST_CHANGED: usize = 100_000;
+
+impl Changed {
+    /// What changed since this was last asked; at first, everything. Ask before looking at the world.
+    pub(crate) fn take(&self) -> ChangedKeys {
+        std::mem::replace(&mut *self.keys(), ChangedKeys::These(BTreeSet::new()))
+    }
+
+    fn keys(&self) -> std::sync::MutexGuard<'_, ChangedKeys> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn note(&self, changed: Option<&Batch>) {
+        let mut keys = self.keys();
+        match (&mut *keys, changed) {
+            (ChangedKeys::These(known), Some(batch)) if known.len() < MOST_CHANGED => {
+                known.extend(batch.events.iter().map(|event| event.key().to_owned()));
+            }
+            _ => *keys = ChangedKeys::All,
+        }
+    }
 }
 
 impl Cache {
     /// Reads everything; [`Follower::run`] then keeps it up to date.
     pub(crate) async fn open(store: Arc<dyn Store>) -> Result<(Cache, Follower), sealift_store::Error> {
         let (told, revision) = watch::channel(Revision(0));
-        let cache = Cache { world: Arc::default(), revision, machines: Arc::default() };
+        let cache =
+            Cache { world: Arc::default(), revision, machines: Arc::default(), changed: Arc::default() };
         let mut follower = Follower { store, cache: cache.clone(), told, watch: None };
         follower.list().await?;
         Ok((cache, follower))
@@ -389,6 +432,23 @@ impl Cache {
     /// Tells of every change.
     pub(crate) fn changes(&self) -> watch::Receiver<Revision> {
         self.revision.clone()
+    }
+
+    /// Which objects change from now on, for as long as the handle is kept.
+    pub(crate) fn changed(&self) -> Arc<Changed> {
+        let changed = Arc::new(Changed(std::sync::Mutex::new(ChangedKeys::All)));
+        let mut all = self.changed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&changed));
+        changed
+    }
+
+    /// None if the world was read anew.
+    fn note_changed(&self, batch: Option<&Batch>) {
+        let all = self.changed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for changed in all.iter().filter_map(Weak::upgrade) {
+            changed.note(batch);
+        }
     }
 
     /// Tells of changes that may concern this machine's assignments, and of no others.
@@ -452,6 +512,7 @@ impl Follower {
         }
         let concerned = world.machines.keys().cloned().collect();
         *self.cache.world.write().unwrap_or_else(std::sync::PoisonError::into_inner) = world;
+        self.cache.note_changed(None);
         self.cache.tell(&concerned, range.revision);
         self.told.send_replace(range.revision);
         Ok(())
@@ -472,6 +533,7 @@ impl Follower {
             }
             world.revision = batch.revision;
         }
+        self.cache.note_changed(Some(batch));
         self.cache.tell(&concerned, batch.revision);
         self.told.send_replace(batch.revision);
     }

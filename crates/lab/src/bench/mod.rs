@@ -4,7 +4,7 @@
 //! in the same run and the ratio is a figure.
 
 pub mod pipeline;
-pub mod planner;
+pub mod placement;
 pub mod podman;
 pub mod push;
 
@@ -14,7 +14,7 @@ use serde::Serialize;
 
 /// The benchmarks there are, with what they measure.
 pub const BENCHES: [(&str, &str); 3] = [
-    ("planner", "pure placement: decisions a second, and one change planned anew"),
+    ("placement", "pure placement: decisions a second, and one change planned anew"),
     (
         "pipeline",
         "a pipeline's steps, output and source beside the bare container commands (needs podman and busybox-static)",
@@ -142,7 +142,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 /// When it could not measure; the message says what is missing.
 pub async fn run(name: &str) -> Result<Report, Error> {
     match name {
-        "planner" => planner::run(),
+        "placement" => placement::run(),
         "pipeline" => pipeline::run().await,
         "push" => push::run().await,
         _ => Err(Error::NoBench { name: name.to_owned() }),
