@@ -1,4 +1,4 @@
-//! The lab's program: simulated stories and benchmarks. It prints what it found and decides nothing by it, but for a
+//! The lab's program: hosts, simulated stories and benchmarks. It prints what it found and decides nothing by it, but for a
 //! story that went wrong.
 #![allow(
     clippy::print_stdout,
@@ -6,14 +6,16 @@
     reason = "a program for developers, which talks to them"
 )]
 
-use std::error::Error as _;
+mod commands;
+
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealift_lab::bench::{self, BENCHES};
 use sealift_lab::simulator::{Known, Options, Summary, simulate};
 
-/// Simulated fleets and benchmarks of Sealift, for its developers.
+/// Hosts to test on, simulated fleets and benchmarks of Sealift, for its developers.
 #[derive(Debug, Parser)]
 #[command(name = "lab", max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
@@ -31,6 +33,9 @@ enum Command {
     /// Measure something: a table, and the same figures as a last line of JSON
     #[command(after_help = "Examples:\n  lab bench --list\n  lab bench planner")]
     Bench(BenchArgs),
+    /// Boot hosts with a systemd of their own, joined by a network of their own (needs root)
+    #[command(subcommand)]
+    Hosts(commands::hosts::Command),
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Simulate(args) => tell(&args),
         Command::Bench(args) => bench(&args),
+        Command::Hosts(command) => commands::hosts::run(command).unwrap_or_else(|error| failed(&error)),
     }
 }
 
@@ -108,17 +114,20 @@ fn bench(args: &BenchArgs) -> ExitCode {
             println!("{table}\n\n{json}");
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut source = error.source();
-            while let Some(error) = source {
-                text = format!("{text}: {error}");
-                source = error.source();
-            }
-            eprintln!("error: {text}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Says an error with what it comes from.
+fn failed(error: &dyn Error) -> ExitCode {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    eprintln!("error: {text}");
+    ExitCode::FAILURE
 }
 
 fn measure(name: &str) -> Result<(String, String), bench::Error> {
