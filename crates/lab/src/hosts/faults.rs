@@ -109,8 +109,12 @@ impl Host {
     pub fn lose(&self, percent: u8) -> Result<(), Error> {
         let port = self.port();
         let mut rules = format!("flush chain bridge lab {port}\n");
-        if percent > 0 {
-            writeln!(rules, "add rule bridge lab {port} numgen random mod 100 < {percent} drop").ok();
+        match percent {
+            0 => {}
+            // The kernel takes no comparison that always holds.
+            100.. => rules.push_str(&format!("add rule bridge lab {port} drop\n")),
+            _ => rules
+                .push_str(&format!("add rule bridge lab {port} numgen random mod 100 < {percent} drop\n")),
         }
         self.world.rule(&rules)
     }

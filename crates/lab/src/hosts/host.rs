@@ -162,6 +162,7 @@ impl Host {
         self.write("/etc/systemd/system/lab-up.target", UP_UNIT)?;
         self.enable("lab-network.service")?;
         self.enable("lab-up.target")?;
+        self.write("/etc/machine-id", &format!("{}\n", self.machine_id()))?;
         self.write("/etc/hostname", &format!("{}\n", self.name))?;
         let mut names = String::from("127.0.0.1 localhost\n");
         for number in 1..=self.world.options.count {
@@ -296,7 +297,7 @@ impl Host {
     pub fn command(&self, program: &str) -> Result<Command, Error> {
         let init = self.init().ok_or_else(|| self.state("off"))?;
         let mut command = Command::new("nsenter");
-        command.args(["--all", "--root", "--wd=/", &format!("--target={init}"), "--", program]);
+        command.args(["--all", "--root", "--wd", &format!("--target={init}"), "--", program]);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin");
         command.envs([("HOME", "/root"), ("LANG", "C.UTF-8")]);
         Ok(command)

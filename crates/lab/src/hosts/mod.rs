@@ -261,6 +261,12 @@ impl Hosts {
         found.ok_or(Error::NoHost { number })
     }
 
+    /// The process that the hosts live and die with.
+    #[must_use]
+    pub fn keeper(&self) -> i32 {
+        self.world.keeper.pid()
+    }
+
     /// A command with this machine's files that is on the hosts' network, as [`OUTSIDE`]. It is not one of the set:
     /// whoever starts it ends it.
     #[must_use]
