@@ -1,12 +1,13 @@
 //! The messages of the HTTP API, `/v1`. Requests and answers are JSON; watches and logs are streams of one JSON value
 //! a line. Lists are wrapped in an object so that they can gain fields.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_model::{
-    App, AppPhase, Assignment, BranchName, CommitId, Digest, Machine, Package, Placement, Presence,
-    ProjectName, Release, ReleaseNumber, RunEvent, RunId, SecretName, SecretValue, SessionId, StepResult,
-    Timestamp, Unit, UnitName, UnitStatus, Withdrawal,
+    App, AppPhase, Assignment, Availability, BranchName, CommitId, DesiredState, Digest, Machine, MachineId,
+    MachineSettings, Maintenance, Package, Placement, Presence, ProjectName, Release, ReleaseNumber,
+    RunEvent, RunId, SecretName, SecretValue, SessionId, StepResult, Timestamp, Unit, UnitName, UnitStatus,
+    Withdrawal,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,9 @@ pub struct Status {
     pub leader: Option<String>,
     pub runs_queued: usize,
     pub runs_running: usize,
+    /// Keys of records that are there and not understood; they hold up nothing else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
     /// Nodes that wait for a person.
     #[serde(default)]
     pub approvals: usize,
@@ -65,21 +69,152 @@ pub struct MachineStatus {
     pub presence: Option<Presence>,
     pub units: usize,
     pub runs: usize,
+    /// What operators set of it.
+    #[serde(default)]
+    pub settings: MachineSettings,
 }
 
-/// `GET /v1/units`
+impl MachineStatus {
+    /// Its metadata as units see it: what the machine says, with what operators set put over it.
+    #[must_use]
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        self.settings.metadata_over(&self.machine.metadata)
+    }
+}
+
+/// `POST /v1/machines/{id}/settings`, answered by the [`MachineSettings`] as they are then. What is not named stays.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ChangeSettings {
+    /// Keys to set over the machine's own; null takes a key away.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, Option<String>>,
+    /// Keys to leave to the machine again.
+    #[serde(default)]
+    pub unset: BTreeSet<String>,
+    #[serde(default)]
+    pub availability: Option<Availability>,
+    /// In place of all that are planned.
+    #[serde(default)]
+    pub maintenance: Option<Vec<Maintenance>>,
+}
+
+/// `GET /v1/units` (`?text=false` leaves the texts out), `GET /v1/units/{unit}`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitView {
     #[serde(flatten)]
     pub unit: Unit,
     #[serde(default)]
     pub placement: Option<Placement>,
+    /// The machines that it is to run on now: the one it is placed on, or those that a global unit suits.
+    #[serde(default)]
+    pub targets: Vec<MachineId>,
     /// What machines say of it, by machine id.
     #[serde(default)]
     pub statuses: BTreeMap<String, UnitStatus>,
     /// Why it is nowhere, when it is nowhere.
     #[serde(default)]
     pub problem: Option<String>,
+}
+
+/// `POST /v1/units`: what is to become of units that belong to no app. All of them are looked at before any is written;
+/// each is then written whole or not at all. Answered by a list of [`UnitChange`] in the same order.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PutUnits {
+    pub units: Vec<PutUnit>,
+    /// A unit that is there with another text gets this one; else it keeps its own.
+    #[serde(default)]
+    pub replace: bool,
+}
+
+/// One unit of [`PutUnits`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PutUnit {
+    pub name: UnitName,
+    /// The unit file; none: the text that the unit has, or that of its template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Files of its `<unit>.d/` folder; they come and go with the text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drop_ins: BTreeMap<String, String>,
+    /// None: as it is; a new unit is inactive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<DesiredState>,
+    /// Started anew wherever it runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart: bool,
+}
+
+impl PutUnit {
+    /// A unit that is there already, or the instance of a template that is.
+    #[must_use]
+    pub fn named(name: UnitName) -> PutUnit {
+        PutUnit { name, text: None, drop_ins: BTreeMap::new(), desired: None, restart: false }
+    }
+}
+
+/// What became of a [`PutUnit`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnitChange {
+    pub name: UnitName,
+    /// The unit's generation after it.
+    pub generation: u64,
+    pub change: Change,
+    /// The text that came is another than the unit keeps.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub differs: bool,
+}
+
+/// How a record came to be as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    Created,
+    Changed,
+    Unchanged,
+}
+
+/// `POST /v1/units/destroy`: units that belong to no app, gone for good. Those that are not there are no error. Answered
+/// by a list of the names that were there.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct DestroyUnits {
+    pub names: Vec<UnitName>,
+}
+
+/// `POST /v1/units/watch`: how these units are now and whenever that changes, as lines of [`UnitEvent`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct WatchUnits {
+    pub names: Vec<UnitName>,
+}
+
+/// A line of [`WatchUnits`]' answer, without the unit's text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnitEvent {
+    pub name: UnitName,
+    /// None: there is no such unit.
+    pub view: Option<UnitView>,
+    /// Machines that still say something of a unit that is not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<MachineId>,
+}
+
+/// `GET /v1/units/{unit}/explain`: what each machine is to the unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineVerdict {
+    pub machine: MachineId,
+    pub name: String,
+    pub verdict: Suitability,
+    /// In words.
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Suitability {
+    /// It is there.
+    Here,
+    /// It could come.
+    Fits,
+    No,
 }
 
 /// `GET /v1/apps`, `GET /v1/apps/{project}`, and each line of `GET /v1/apps/{project}/watch`

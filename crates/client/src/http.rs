@@ -103,6 +103,8 @@ impl Error {
     }
 }
 
+const JSON: &str = "application/json";
+
 type Body = BoxBody<Bytes, io::Error>;
 
 /// A server to ask. Cheap to clone.
@@ -171,9 +173,7 @@ impl Client {
         path: &str,
         body: &B,
     ) -> Result<T, Error> {
-        let bytes = serde_json::to_vec(body).map_err(Error::NotUnderstood)?;
-        let body = Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed();
-        let response = self.send(method, path, Some("application/json"), body).await?;
+        let response = self.send(method, path, Some(JSON), json(body)?).await?;
         whole(response).await
     }
 
@@ -199,6 +199,19 @@ impl Client {
     /// See [`Error`].
     pub async fn lines<T: DeserializeOwned>(&self, path: &str) -> Result<Lines<T>, Error> {
         let response = self.send(Method::GET, path, None, empty()).await?;
+        Ok(Lines { body: response.into_body(), buffer: BytesMut::new(), item: std::marker::PhantomData })
+    }
+
+    /// Sends a JSON value and asks for a stream of them, as [`Client::lines`].
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn post_lines<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<Lines<T>, Error> {
+        let response = self.send(Method::POST, path, Some(JSON), json(body)?).await?;
         Ok(Lines { body: response.into_body(), buffer: BytesMut::new(), item: std::marker::PhantomData })
     }
 
@@ -305,6 +318,11 @@ impl Client {
 
 trait Duplex: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
+
+fn json(value: &impl Serialize) -> Result<Body, Error> {
+    let bytes = serde_json::to_vec(value).map_err(Error::NotUnderstood)?;
+    Ok(Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed())
+}
 
 fn empty() -> Body {
     Full::new(Bytes::new()).map_err(|never| match never {}).boxed()

@@ -99,6 +99,28 @@ pub struct MachineSettings {
     pub extra: Extra,
 }
 
+impl MachineSettings {
+    /// Metadata as units see it: that of the machine with what is set here over it.
+    #[must_use]
+    pub fn metadata_over(&self, own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut metadata = own.clone();
+        for (key, value) in &self.metadata {
+            match value {
+                Some(value) => metadata.insert(key.clone(), value.clone()),
+                None => metadata.remove(key),
+            };
+        }
+        metadata
+    }
+
+    /// What it is to be at this moment, with regard to maintenance.
+    #[must_use]
+    pub fn availability_at(&self, now: Timestamp) -> Availability {
+        let under_way = self.maintenance.iter().any(|span| span.from <= now && now < span.until);
+        if under_way { Availability::Drained } else { self.availability }
+    }
+}
+
 /// Whether a machine takes units. The greater, the less it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -219,6 +219,17 @@ impl UnitName {
     pub fn is_template(&self) -> bool {
         self.stem().ends_with('@')
     }
+
+    /// The template `x@.service` of an instance `x@1.service`; none for any other unit.
+    #[must_use]
+    pub fn template(&self) -> Option<UnitName> {
+        let (prefix, instance) = self.stem().split_once('@')?;
+        if instance.is_empty() {
+            return None;
+        }
+        let suffix = self.as_str().get(self.stem().len()..)?;
+        format!("{prefix}@{suffix}").parse().ok()
+    }
 }
 
 /// The kinds of unit files that a user writes.

@@ -31,13 +31,21 @@ pub struct Unit {
     #[serde(default)]
     pub requirements: Requirements,
     pub desired: DesiredState,
-    /// Rises by one with every change of this record by its author.
+    /// Rises with every change of this record by its author.
     pub generation: u64,
+    /// How often somebody asked for a restart.
+    #[serde(default, skip_serializing_if = "none_yet")]
+    pub restarts: u64,
     /// The app and release it belongs to; none for a unit that was submitted by hand.
     #[serde(default)]
     pub app: Option<(ProjectName, ReleaseNumber)>,
     #[serde(flatten)]
     pub extra: Extra,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands in a reference")]
+fn none_yet(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Unit {
@@ -51,6 +59,7 @@ impl Unit {
             requirements: Requirements::default(),
             desired,
             generation: 1,
+            restarts: 0,
             app: None,
             extra: Extra::new(),
         }

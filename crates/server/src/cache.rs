@@ -9,8 +9,9 @@ use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use sealift_model::{
-    App, Assignment, Machine, MachineId, Package, PackageName, Placement, Presence, ProjectName, Release,
-    ReleaseNumber, Run, RunAssignment, RunId, RunState, Unit, UnitAssignment, UnitName, UnitStatus,
+    App, Assignment, Machine, MachineId, MachineSettings, Package, PackageName, Placement, Presence,
+    ProjectName, Release, ReleaseNumber, Run, RunAssignment, RunId, RunState, Unit, UnitAssignment, UnitName,
+    UnitStatus,
 };
 use sealift_store::{Batch, Entry, Event, LeaseId, Revision, Store};
 use serde::de::DeserializeOwned;
@@ -35,6 +36,7 @@ pub(crate) struct World {
     pub(crate) revision: Revision,
     pub(crate) machines: BTreeMap<MachineId, Held<Machine>>,
     pub(crate) presence: BTreeMap<MachineId, Held<Presence>>,
+    pub(crate) settings: BTreeMap<MachineId, Held<MachineSettings>>,
     pub(crate) units: BTreeMap<UnitName, Held<Unit>>,
     pub(crate) placements: BTreeMap<UnitName, Held<Placement>>,
     pub(crate) statuses: BTreeMap<MachineId, BTreeMap<UnitName, Held<UnitStatus>>>,
@@ -49,6 +51,40 @@ pub(crate) struct World {
     pub(crate) releases: BTreeMap<(ProjectName, ReleaseNumber), Held<Release>>,
     /// Records that are there and not understood, by key.
     unread: BTreeMap<String, Revision>,
+    index: Index,
+}
+
+/// What is looked up by something else than its key.
+#[derive(Debug, Default)]
+struct Index {
+    /// Units by the machine that they are placed on.
+    placed: BTreeMap<MachineId, BTreeSet<UnitName>>,
+    globals: BTreeSet<UnitName>,
+    /// Machines by the unit that they say something of.
+    reporting: BTreeMap<UnitName, BTreeSet<MachineId>>,
+    /// Runs under way by the machine of their attempt.
+    runs: BTreeMap<MachineId, BTreeSet<RunId>>,
+}
+
+impl Index {
+    fn insert<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: K, value: V) {
+        map.entry(key).or_default().insert(value);
+    }
+
+    fn remove<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+        if let Some(values) = map.get_mut(key) {
+            values.remove(value);
+            if values.is_empty() {
+                map.remove(key);
+            }
+        }
+    }
+}
+
+/// The machine that a run is under way on.
+fn machine_of_run(run: &Run) -> Option<&MachineId> {
+    let attempt = run.attempt().filter(|_| run.state == RunState::Running)?;
+    Some(&attempt.machine)
 }
 
 impl World {
@@ -71,6 +107,7 @@ impl World {
         let understood = match key {
             Key::Machine(id) => set(&mut self.machines, id, entry),
             Key::Presence(id) => set(&mut self.presence, id, entry),
+            Key::Settings(id) => set(&mut self.settings, id, entry),
             Key::Unit(name) => set(&mut self.units, name, entry),
             Key::Placement(name) => set(&mut self.placements, name, entry),
             Key::Status(machine, unit) => set(self.statuses.entry(machine).or_default(), unit, entry),
@@ -91,6 +128,26 @@ impl World {
         };
         if !understood {
             self.unread.insert(entry.key.clone(), entry.modified);
+            return;
+        }
+        match Key::parse(&entry.key) {
+            Some(Key::Unit(name))
+                if self.units.get(&name).is_some_and(|unit| unit.value.requirements.global) =>
+            {
+                self.index.globals.insert(name);
+            }
+            Some(Key::Placement(name)) => {
+                if let Some(placement) = self.placements.get(&name) {
+                    Index::insert(&mut self.index.placed, placement.value.machine.clone(), name);
+                }
+            }
+            Some(Key::Status(machine, unit)) => Index::insert(&mut self.index.reporting, unit, machine),
+            Some(Key::Run(id)) => {
+                if let Some(machine) = self.runs.get(&id).and_then(|run| machine_of_run(&run.value)) {
+                    Index::insert(&mut self.index.runs, machine.clone(), id);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -99,9 +156,18 @@ impl World {
         match Key::parse(key) {
             Some(Key::Machine(id)) => drop(self.machines.remove(&id)),
             Some(Key::Presence(id)) => drop(self.presence.remove(&id)),
-            Some(Key::Unit(name)) => drop(self.units.remove(&name)),
-            Some(Key::Placement(name)) => drop(self.placements.remove(&name)),
+            Some(Key::Settings(id)) => drop(self.settings.remove(&id)),
+            Some(Key::Unit(name)) => {
+                self.units.remove(&name);
+                self.index.globals.remove(&name);
+            }
+            Some(Key::Placement(name)) => {
+                if let Some(placement) = self.placements.remove(&name) {
+                    Index::remove(&mut self.index.placed, &placement.value.machine, &name);
+                }
+            }
             Some(Key::Status(machine, unit)) => {
+                Index::remove(&mut self.index.reporting, &unit, &machine);
                 if let Some(units) = self.statuses.get_mut(&machine) {
                     units.remove(&unit);
                 }
@@ -110,7 +176,13 @@ impl World {
             Some(Key::PlacementCounter) => self.last_placement = None,
             Some(Key::RunCounter(project)) => drop(self.counters.remove(&project)),
             Some(Key::Request(request)) => drop(self.requests.remove(&request)),
-            Some(Key::Run(id)) => drop(self.runs.remove(&id)),
+            Some(Key::Run(id)) => {
+                if let Some(run) = self.runs.remove(&id)
+                    && let Some(machine) = machine_of_run(&run.value)
+                {
+                    Index::remove(&mut self.index.runs, machine, &id);
+                }
+            }
             Some(Key::Package(name)) => drop(self.packages.remove(&name)),
             Some(Key::App(project)) => drop(self.apps.remove(&project)),
             Some(Key::Release(project, number)) => drop(self.releases.remove(&(project, number))),
@@ -124,6 +196,7 @@ impl World {
         let understood = match key {
             Key::Machine(id) => self.machines.get(id).map(|held| held.modified),
             Key::Presence(id) => self.presence.get(id).map(|held| held.modified),
+            Key::Settings(id) => self.settings.get(id).map(|held| held.modified),
             Key::Unit(name) => self.units.get(name).map(|held| held.modified),
             Key::Placement(name) => self.placements.get(name).map(|held| held.modified),
             Key::Status(machine, unit) => self.status(machine, unit).map(|held| held.modified),
@@ -144,6 +217,11 @@ impl World {
     /// When the object at `key` was last written, if it is there and not understood.
     pub(crate) fn unread(&self, key: &Key) -> Option<Revision> {
         self.unread.get(&key.to_string()).copied()
+    }
+
+    /// The keys of records that are there and not understood.
+    pub(crate) fn unreadable(&self) -> impl Iterator<Item = &str> {
+        self.unread.keys().map(String::as_str)
     }
 
     /// What a machine last said of a unit.
@@ -181,16 +259,48 @@ impl World {
         }
     }
 
+    /// The units that are placed on a machine.
+    pub(crate) fn placed_on(&self, machine: &MachineId) -> impl Iterator<Item = &UnitName> {
+        self.index.placed.get(machine).into_iter().flatten()
+    }
+
+    /// The runs that are under way on a machine.
+    pub(crate) fn runs_on(&self, machine: &MachineId) -> impl Iterator<Item = &Held<Run>> {
+        self.index.runs.get(machine).into_iter().flatten().filter_map(|id| self.runs.get(id))
+    }
+
+    /// The global units that are to run on a machine.
+    pub(crate) fn globals_on(&self, machine: &MachineId) -> impl Iterator<Item = &Held<Unit>> {
+        let globals = self.index.globals.iter().filter_map(|name| self.units.get(name));
+        globals.filter(|unit| crate::controller::runs_on(self, &unit.value, machine))
+    }
+
+    /// The machines that a unit is to run on now.
+    pub(crate) fn targets(&self, unit: &Unit) -> Vec<MachineId> {
+        if !unit.requirements.global {
+            return self
+                .placements
+                .get(&unit.name)
+                .map(|held| held.value.machine.clone())
+                .into_iter()
+                .collect();
+        }
+        let machines = self.presence.keys();
+        machines.filter(|machine| crate::controller::runs_on(self, unit, machine)).cloned().collect()
+    }
+
+    /// What machines last said of a unit.
+    pub(crate) fn statuses_of(&self, unit: &UnitName) -> impl Iterator<Item = (&MachineId, &UnitStatus)> {
+        let machines = self.index.reporting.get(unit).into_iter().flatten();
+        machines.filter_map(move |machine| Some((machine, &self.status(machine, unit)?.value)))
+    }
+
     /// What a machine is to do now, units first.
     pub(crate) fn assignments(&self, machine: &MachineId) -> Vec<Assignment> {
-        let placed = self.placements.values().filter(|placement| placement.value.machine == *machine);
         // As long as it is placed, whatever it is to be there: so each placement is given once and taken away once.
-        let units = placed.filter_map(|placement| self.units.get(&placement.value.unit));
+        let units = self.placed_on(machine).filter_map(|name| self.units.get(name));
         let units = units.filter(|unit| !unit.value.requirements.global);
-        let global = self.units.values().filter(|unit| {
-            unit.value.requirements.global && crate::controller::runs_on(self, &unit.value, machine)
-        });
-        let units = units.chain(global).map(|unit| {
+        let units = units.chain(self.globals_on(machine)).map(|unit| {
             let package = unit.value.app.as_ref().and_then(|app| self.releases.get(app));
             let placement = self.placements.get(&unit.value.name).filter(|_| !unit.value.requirements.global);
             Assignment::Unit(Box::new(UnitAssignment {
@@ -199,8 +309,8 @@ impl World {
                 package: package.map(|release| release.value.package.clone()),
             }))
         });
-        let runs = self.runs.values().filter(|run| run.value.state == RunState::Running).filter_map(|run| {
-            let attempt = run.value.attempt().filter(|attempt| attempt.machine == *machine)?;
+        let runs = self.runs_on(machine).filter_map(|run| {
+            let attempt = run.value.attempt()?;
             Some(Assignment::Run(Box::new(RunAssignment {
                 run: run.value.clone(),
                 attempt: attempt.number,

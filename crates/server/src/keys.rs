@@ -3,6 +3,7 @@
 //! ```text
 //! machines/<machine>                    Machine
 //! presence/<machine>                    Presence, under the machine's lease
+//! settings/<machine>                    MachineSettings
 //! units/<unit>                          Unit
 //! placements/<unit>                     Placement
 //! statuses/<machine>/<unit>             UnitStatus
@@ -23,6 +24,7 @@ use sealift_model::{MachineId, PackageName, ProjectName, ReleaseNumber, RunId, U
 pub(crate) enum Key {
     Machine(MachineId),
     Presence(MachineId),
+    Settings(MachineId),
     Unit(UnitName),
     Placement(UnitName),
     Status(MachineId, UnitName),
@@ -41,6 +43,7 @@ impl std::fmt::Display for Key {
         match self {
             Key::Machine(id) => write!(f, "machines/{id}"),
             Key::Presence(id) => write!(f, "presence/{id}"),
+            Key::Settings(id) => write!(f, "settings/{id}"),
             Key::Unit(name) => write!(f, "units/{name}"),
             Key::Placement(name) => write!(f, "placements/{name}"),
             Key::Status(machine, name) => write!(f, "statuses/{machine}/{name}"),
@@ -72,6 +75,7 @@ impl Key {
         Some(match kind {
             "machines" => Key::Machine(rest.parse().ok()?),
             "presence" => Key::Presence(rest.parse().ok()?),
+            "settings" => Key::Settings(rest.parse().ok()?),
             "units" => Key::Unit(rest.parse().ok()?),
             "placements" => Key::Placement(rest.parse().ok()?),
             "statuses" => {
@@ -121,6 +125,7 @@ mod tests {
         for key in [
             Key::Machine(machine.clone()),
             Key::Presence(machine.clone()),
+            Key::Settings(machine.clone()),
             Key::Unit("a@1.service".parse().unwrap()),
             Key::Placement("a.service".parse().unwrap()),
             Key::Status(machine, "a.service".parse().unwrap()),

@@ -8,16 +8,16 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use sealift_client::api::{
-    AssignmentEvent, KeepAlive, List, MachineStatus, NewSession, SessionBegun, Statuses,
+    AssignmentEvent, ChangeSettings, KeepAlive, List, MachineStatus, NewSession, SessionBegun, Statuses,
 };
 use sealift_model::{
-    Assignment, MachineId, Presence, RunId, RunState, SessionId, UnitName, UnitStatus, Withdrawal,
+    Assignment, MachineId, MachineSettings, Presence, RunId, SessionId, UnitName, UnitStatus, Withdrawal,
 };
 use sealift_store::{LeaseId, MAX_OPS, Revision, Txn};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::{Error, as_seen, json, lines};
+use super::{Error, as_seen, json, lines, unchanged};
 use crate::cache::World;
 use crate::keys::Key;
 use crate::server::Inner;
@@ -26,18 +26,63 @@ pub(super) async fn list(State(inner): State<Arc<Inner>>) -> Json<List<MachineSt
     let world = inner.cache.world();
     let items = world.machines.values().map(|held| {
         let id = &held.value.id;
-        let holds = |run: &&crate::cache::Held<sealift_model::Run>| {
-            run.value.state == RunState::Running
-                && run.value.attempt().is_some_and(|attempt| attempt.machine == *id)
-        };
         MachineStatus {
             machine: held.value.clone(),
             presence: world.presence.get(id).map(|held| held.value.clone()),
-            units: world.placements.values().filter(|placement| placement.value.machine == *id).count(),
-            runs: world.runs.values().filter(holds).count(),
+            units: world.placed_on(id).count(),
+            runs: world.runs_on(id).count(),
+            settings: world.settings.get(id).map_or_else(MachineSettings::default, |held| held.value.clone()),
         }
     });
     Json(List { items: items.collect() })
+}
+
+/// The most metadata and planned maintenance of one machine.
+const MOST_SETTINGS: usize = 256;
+
+pub(super) async fn change_settings(
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<MachineId>,
+    Json(change): Json<ChangeSettings>,
+) -> Result<Json<MachineSettings>, Error> {
+    loop {
+        let (txn, next) = {
+            let world = inner.cache.world();
+            if !world.machines.contains_key(&id) {
+                return Err(Error::NotFound(format!("there is no machine {id}")));
+            }
+            let held = world.settings.get(&id).map(|held| &held.value);
+            let mut next = held.cloned().unwrap_or_default();
+            next.metadata.retain(|key, _| !change.unset.contains(key));
+            next.metadata.extend(change.metadata.clone());
+            next.availability = change.availability.unwrap_or(next.availability);
+            next.maintenance = change.maintenance.clone().unwrap_or(next.maintenance);
+            let now = (inner.clock)();
+            next.maintenance.retain(|span| now < span.until);
+            if let Some(span) = next.maintenance.iter().find(|span| span.until <= span.from) {
+                return Err(Error::invalid(format!(
+                    "maintenance from {} until {} has no length",
+                    span.from, span.until
+                )));
+            }
+            if let Some(key) = next.metadata.keys().find(|key| key.is_empty() || key.contains('=')) {
+                return Err(Error::invalid(format!("{key:?} is no key of metadata")));
+            }
+            if next.metadata.len().max(next.maintenance.len()) > MOST_SETTINGS {
+                return Err(Error::invalid(format!("a machine has at most {MOST_SETTINGS} of these")));
+            }
+            if held == Some(&next) {
+                return Ok(Json(next));
+            }
+            let key = Key::Settings(id.clone());
+            (unchanged(Txn::new(), &world, &key).put(key, json(&next)?), next)
+        };
+        match inner.commit(txn).await {
+            Ok(_) => return Ok(Json(next)),
+            Err(error) if error.wants_another_look() => inner.look_again().await?,
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 pub(super) async fn begin_session(

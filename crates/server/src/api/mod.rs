@@ -9,6 +9,7 @@ mod machines;
 mod runs;
 mod secrets;
 mod status;
+mod units;
 
 use std::sync::Arc;
 
@@ -38,9 +39,14 @@ const JSON_LIMIT: usize = 8 << 20;
 pub(crate) fn router(inner: Arc<Inner>, token: Option<Arc<str>>) -> Router {
     let router = Router::new()
         .route("/v1/status", get(status::status))
-        .route("/v1/units", get(status::units))
+        .route("/v1/units", get(units::list).post(units::put))
+        .route("/v1/units/destroy", post(units::destroy))
+        .route("/v1/units/watch", post(units::watch))
+        .route("/v1/units/{unit}", get(units::show))
+        .route("/v1/units/{unit}/explain", get(units::explain))
         .route("/v1/packages", get(status::packages))
         .route("/v1/machines", get(machines::list))
+        .route("/v1/machines/{machine}/settings", post(machines::change_settings))
         .route("/v1/machines/{machine}/session", post(machines::begin_session))
         .route("/v1/machines/{machine}/keep-alive", post(machines::keep_alive))
         .route("/v1/machines/{machine}/assignments", get(machines::assignments))

@@ -1,10 +1,10 @@
-//! What there is: the overview, units and packages.
+//! What there is: the overview, and packages.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
-use sealift_client::api::{List, Packages, Status, UnitView};
+use sealift_client::api::{List, Packages, Status};
 use sealift_model::{ProjectName, RunState};
 use serde::Deserialize;
 
@@ -21,32 +21,12 @@ pub(super) async fn status(State(inner): State<Arc<Inner>>) -> Json<Status> {
         leader: world.leader.as_ref().map(|held| held.value.clone()),
         runs_queued: count(RunState::Queued),
         runs_running: count(RunState::Running),
+        unreadable: world.unreadable().map(str::to_owned).collect(),
         approvals: world.runs.values().map(|run| run.value.unanswered().count()).sum(),
         packages: world.packages.len(),
         apps: world.apps.values().map(|app| super::apps::view(&inner, &world, &app.value)).collect(),
         public_key: inner.signing.public().to_base64(),
     })
-}
-
-pub(super) async fn units(State(inner): State<Arc<Inner>>) -> Json<List<UnitView>> {
-    let world = inner.cache.world();
-    let items = world.units.values().map(|unit| {
-        let name = &unit.value.name;
-        let statuses = world
-            .statuses
-            .iter()
-            .filter_map(|(machine, units)| Some((machine.to_string(), units.get(name)?)));
-        UnitView {
-            placement: world.placements.get(name).map(|held| held.value.clone()),
-            statuses: statuses.map(|(machine, held)| (machine, held.value.clone())).collect(),
-            problem: inner
-                .problems
-                .get(unit.value.app.as_ref().map(|(project, _)| project), name)
-                .map(|trouble| trouble.text),
-            unit: unit.value.clone(),
-        }
-    });
-    Json(List { items: items.collect() })
 }
 
 #[derive(Debug, Deserialize)]
