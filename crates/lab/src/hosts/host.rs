@@ -32,8 +32,7 @@ const UP_UNIT: &str = "[Unit]\nDescription=The host can be worked with\n\
     Requires=basic.target lab-network.service dbus.socket\nAfter=basic.target lab-network.service dbus.socket\n";
 /// Services that go by the host's clock read its offset from this file, anew each time.
 const CLOCK_FILE: &str = "/etc/lab-clock";
-const CLOCK_DROP_IN: &str = "[Service]\nEnvironment=LD_PRELOAD=/usr/lib/sealift-lab/clock.so\n\
-    Environment=FAKETIME_TIMESTAMP_FILE=/etc/lab-clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1\n";
+const CLOCK_DROP_IN: &str = "[Service]\nEnvironment=LD_PRELOAD=/usr/lib/sealift-lab/clock.so\n";
 
 /// A host.
 #[derive(Debug)]
