@@ -111,6 +111,9 @@ pub struct UnitView {
     /// What machines say of it, by machine id.
     #[serde(default)]
     pub statuses: BTreeMap<String, UnitStatus>,
+    /// Those of them that are away: what they said last may not be so any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub away: Vec<MachineId>,
     /// Why it is nowhere, when it is nowhere.
     #[serde(default)]
     pub problem: Option<String>,
@@ -192,7 +195,7 @@ pub struct UnitEvent {
     pub name: UnitName,
     /// None: there is no such unit.
     pub view: Option<UnitView>,
-    /// Machines that still say something of a unit that is not there.
+    /// Machines in contact that still say something of a unit that is not there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<MachineId>,
 }

@@ -1,9 +1,11 @@
 //! The command line, said once: parsing, `--help`, shell completions and man pages all come from here.
 
 mod approval;
+mod machine;
 mod roles;
 mod run;
 mod secret;
+mod unit;
 
 use std::path::PathBuf;
 
@@ -12,9 +14,11 @@ use sealift_client::Address;
 use sealift_model::{BranchName, ProjectName, ReleaseNumber, RunId};
 
 pub(crate) use approval::{ApprovalsArgs, ApproveArgs, RejectArgs};
+pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange};
 pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
+pub(crate) use unit::{UnitCommand, UnitFiles, UnitNames, UnitVerify, Wait};
 
 const TOUR: &str = "\
 A first tour, from a git repository with a wercker.yml:
@@ -130,10 +134,16 @@ pub(crate) enum Command {
     /// Stop a run that waits or is under way
     #[command(after_help = "Example: sealift abort hello-12")]
     Abort(AbortArgs),
-    /// List units: what was asked for, where they are, how they are
+    /// Units: submit, load, start, stop, unload, destroy, restart, list, files, cat, status, verify, explain
+    #[command(subcommand, after_help = unit::EXAMPLES, disable_help_subcommand = true)]
+    Unit(UnitCommand),
+    /// Machines: list, drain, cordon, uncordon, metadata
+    #[command(subcommand, after_help = machine::EXAMPLES, disable_help_subcommand = true)]
+    Machine(MachineCommand),
+    /// The same as `sealift unit list`
     #[command(after_help = "Example: sealift units")]
     Units,
-    /// List machines
+    /// The same as `sealift machine list`
     #[command(after_help = "Example: sealift machines --output json")]
     Machines,
     /// List packages, newest first

@@ -116,7 +116,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// `10s`, `2m`, `1h`, `500ms`, or seconds.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| "expected a time such as 10s".to_owned())?;
     match &text[digits.len()..] {

@@ -8,6 +8,7 @@ mod import;
 mod list;
 mod listen;
 mod local;
+mod machine;
 mod meta;
 mod push;
 mod rollback;
@@ -16,6 +17,7 @@ mod secret;
 mod server;
 mod steps;
 mod this_machine;
+mod unit;
 pub(crate) mod wercker;
 
 use std::path::PathBuf;
@@ -50,8 +52,10 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Approve(args) => approvals::approve(args, global).await,
         Command::Reject(args) => approvals::reject(args, global).await,
         Command::Abort(args) => runs::abort(&args, global).await,
-        Command::Units => list::units(global).await,
-        Command::Machines => list::machines(global).await,
+        Command::Unit(command) => unit::unit(command, global).await,
+        Command::Machine(command) => machine::machine(command, global).await,
+        Command::Units => unit::list(&[], global).await,
+        Command::Machines => machine::list(global).await,
         Command::Packages(args) => list::packages(args, global).await,
         Command::Rollback(args) => rollback::rollback(args, global).await,
         Command::Secret(command) => secret::secret(command, global).await,

@@ -10,7 +10,7 @@ use crate::house::{House, TOKEN, assert_refused};
 use crate::wire;
 
 /// Every route but `/healthz`, by the methods that it has.
-const ROUTES: [(&str, &str); 27] = [
+const ROUTES: [(&str, &str); 33] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/units"),
     ("GET", "/v1/packages"),
@@ -19,6 +19,12 @@ const ROUTES: [(&str, &str); 27] = [
     ("POST", "/v1/machines/{machine}/keep-alive"),
     ("GET", "/v1/machines/{machine}/assignments"),
     ("POST", "/v1/machines/{machine}/statuses"),
+    ("POST", "/v1/machines/{machine}/settings"),
+    ("POST", "/v1/units"),
+    ("POST", "/v1/units/destroy"),
+    ("POST", "/v1/units/watch"),
+    ("GET", "/v1/units/{unit}"),
+    ("GET", "/v1/units/{unit}/explain"),
     ("GET", "/v1/runs"),
     ("POST", "/v1/runs"),
     ("GET", "/v1/runs/{run}"),
@@ -43,6 +49,7 @@ const ROUTES: [(&str, &str); 27] = [
 fn filled_in(route: &str) -> String {
     route
         .replace("{machine}", &"0".repeat(32))
+        .replace("{unit}", "web.service")
         .replace("{run}", "hello-1")
         .replace("{attempt}", "1")
         .replace("{project}", "hello")
