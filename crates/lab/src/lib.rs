@@ -3,6 +3,7 @@
 //! Nothing here is part of the program that users get, and no crate of the product may depend on this one.
 
 pub mod bench;
+pub mod cluster;
 pub mod hosts;
 pub mod light_host;
 pub mod rng;

@@ -50,6 +50,22 @@ impl Host {
         Host { name: format!("h{number}"), number, address, world: Arc::clone(world) }
     }
 
+    /// Does something with some hosts at the same time.
+    ///
+    /// # Errors
+    /// The first that there was; the others are finished even so.
+    pub fn at_once(hosts: &[Host], work: impl Fn(&Host) -> Result<(), Error> + Sync) -> Result<(), Error> {
+        std::thread::scope(|scope| {
+            let work = &work;
+            let threads: Vec<_> = hosts.iter().map(|host| scope.spawn(move || work(host))).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            let outcomes: Vec<_> = threads.into_iter().map(join).collect();
+            outcomes.into_iter().collect()
+        })
+    }
+
     /// `h1` and so on; also its host name.
     #[must_use]
     pub fn name(&self) -> &str {

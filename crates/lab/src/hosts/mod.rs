@@ -227,23 +227,7 @@ impl Hosts {
     /// # Errors
     /// When one does not come up; the message has the end of what it said.
     pub fn start(&self) -> Result<(), Error> {
-        self.at_once(|host| if host.is_on() { Ok(()) } else { host.start() })
-    }
-
-    /// Does something with all hosts at the same time.
-    ///
-    /// # Errors
-    /// The first that there was.
-    pub fn at_once(&self, work: impl Fn(&Host) -> Result<(), Error> + Sync) -> Result<(), Error> {
-        std::thread::scope(|scope| {
-            let work = &work;
-            let threads: Vec<_> = self.hosts.iter().map(|host| scope.spawn(move || work(host))).collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            let outcomes: Vec<_> = threads.into_iter().map(join).collect();
-            outcomes.into_iter().collect()
-        })
+        Host::at_once(&self.hosts, |host| if host.is_on() { Ok(()) } else { host.start() })
     }
 
     /// The hosts, the first of which has the number 1.

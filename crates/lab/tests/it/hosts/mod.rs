@@ -2,6 +2,7 @@
 //!
 //! They need root and what scripts/install-deps installs; `SEALIFT_SKIP=hosts` leaves them out, loudly.
 
+mod cluster;
 mod etcd;
 mod faults;
 mod leave;
