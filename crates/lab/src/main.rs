@@ -36,6 +36,9 @@ enum Command {
     /// Boot hosts with a systemd of their own, joined by a network of their own (needs root)
     #[command(subcommand)]
     Hosts(commands::hosts::Command),
+    /// Break things on a cluster of hosts at random, and see whether all is as it should be (needs root)
+    #[command(after_help = "Examples:\n  lab soak --minutes 30 --hosts 5\n  lab soak --minutes 2 --seed 17")]
+    Soak(commands::soak::SoakArgs),
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Simulate(args) => tell(&args),
         Command::Bench(args) => bench(&args),
+        Command::Soak(args) => commands::soak::run(&args).unwrap_or_else(|error| failed(&error)),
         Command::Hosts(command) => commands::hosts::run(command).unwrap_or_else(|error| failed(&error)),
     }
 }
