@@ -13,7 +13,7 @@ use sealift_client::api::{AppStatus, List, LogEntry, NewRun, Packages, Status, S
 use sealift_client::{Address, Client, Error};
 use sealift_model::{Digest, Package, ProjectName, Run, RunId, RunState, Timestamp};
 use sealift_package::signing::PublicKey;
-use sealift_server::{Options, Server};
+use sealift_server::{Election, Options, Server};
 use sealift_store::{Entry, Event, MemoryStore, RedbStore, Revision, Store};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -79,17 +79,23 @@ impl House {
 
     /// Over this store, in a folder of its own.
     pub(crate) async fn over(store: Arc<dyn Store>) -> House {
-        House::within(Arc::new(tempfile::tempdir().unwrap()), store).await
+        House::within(Arc::new(tempfile::tempdir().unwrap()), store, None).await
+    }
+
+    /// One of several over this store, which are known by their names.
+    pub(crate) async fn sharing(store: Arc<dyn Store>, name: &str) -> House {
+        let election = Election { name: name.to_owned(), ttl: TTL };
+        House::within(Arc::new(tempfile::tempdir().unwrap()), store, Some(election)).await
     }
 
     /// Over the file in this folder, which is made if need be.
     pub(crate) async fn on_disk(dir: Arc<TempDir>) -> House {
         let store = Arc::new(RedbStore::open(dir.path().join("store.redb")).await.unwrap());
-        let house = House::within(dir, store.clone()).await;
+        let house = House::within(dir, store.clone(), None).await;
         House { on_disk: Some(store), ..house }
     }
 
-    async fn within(dir: Arc<TempDir>, store: Arc<dyn Store>) -> House {
+    async fn within(dir: Arc<TempDir>, store: Arc<dyn Store>, election: Option<Election>) -> House {
         let socket = dir.path().join("api.sock");
         std::fs::remove_file(&socket).ok();
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -100,7 +106,7 @@ impl House {
             store: store.clone(),
             state_dir: dir.path().to_owned(),
             machine_ttl: TTL,
-            election: None,
+            election,
             clock: Arc::new(move || Timestamp(clock.fetch_add(1, Ordering::Relaxed))),
             unix: Some(UnixListener::bind(&socket).unwrap()),
             tcp: Some((tcp, TOKEN.into())),
