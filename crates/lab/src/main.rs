@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealift_lab::bench::{self, BENCHES};
 use sealift_lab::simulator::{Known, Options, Summary, simulate};
+use sealift_lab::with_sources;
 
 /// Hosts to test on, simulated fleets and benchmarks of Sealift, for its developers.
 #[derive(Debug, Parser)]
@@ -124,13 +125,7 @@ fn bench(args: &BenchArgs) -> ExitCode {
 
 /// Says an error with what it comes from.
 fn failed(error: &dyn Error) -> ExitCode {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    eprintln!("error: {text}");
+    eprintln!("error: {}", with_sources(error));
     ExitCode::FAILURE
 }
 

@@ -19,6 +19,7 @@ use sealift_model::{DesiredState, UnitName};
 
 use crate::hosts::etcd::Etcd;
 use crate::hosts::{self, Bind, Host, Hosts, Options, RETRY, Volume};
+use crate::with_sources;
 
 /// Where the program is on every host.
 const PROGRAM: &str = "/usr/local/bin/sealift";
@@ -80,6 +81,7 @@ pub struct Cluster {
     hosts: Hosts,
     etcd: Etcd,
     servers: usize,
+    program: PathBuf,
 }
 
 impl Cluster {
@@ -110,7 +112,7 @@ impl Cluster {
             install(host, SERVER, &words)?;
             install(host, AGENT, "agent")?;
         }
-        let cluster = Cluster { etcd, servers: plan.servers, hosts };
+        let cluster = Cluster { etcd, servers: plan.servers, program: plan.program.clone(), hosts };
         Host::at_once(cluster.server_hosts(), Host::start)?;
         for host in cluster.server_hosts() {
             cluster.wait_for_server(host, LONG)?;
@@ -181,6 +183,26 @@ impl Cluster {
             }
         }
         outcome
+    }
+
+    /// Calls the program with these words, as somebody does who is on the network and asks the server on this host.
+    ///
+    /// # Errors
+    /// When it fails, or takes longer than this.
+    pub fn call(&self, server: &Host, words: &[&str], limit: Duration) -> Result<String, Error> {
+        let mut command = self.hosts.outside(&self.program.display().to_string());
+        command.args(words).arg("--server").arg(format!("http://{}:{PORT}", server.address()));
+        command.env("SEALIFT_TOKEN", self.token(server)?);
+        Ok(hosts::run(command, limit)?)
+    }
+
+    /// The name of the server that decides, which is its host's.
+    ///
+    /// # Errors
+    /// When no server answers.
+    pub fn leader(&self) -> Result<Option<String>, Error> {
+        let status = self.ask_any(|client| async move { client.get::<Status>("/v1/status").await });
+        status.map(|status| status.leader)
     }
 
     fn token(&self, server: &Host) -> Result<String, Error> {
@@ -277,15 +299,4 @@ fn wait(what: &str, limit: Duration, look: impl Fn() -> Result<Vec<String>, Erro
         }
         std::thread::sleep(RETRY);
     }
-}
-
-/// An error with what it comes from.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use sealift_model::UnitName;
 
-use super::{AGENT, Cluster, Error, LONG, MACHINE_TTL, SERVER, STATE, judge, with_sources};
+use super::{AGENT, Cluster, Error, LONG, MACHINE_TTL, SERVER, STATE, judge};
 use crate::hosts::{self, Host};
 use crate::rng::Rng;
+use crate::with_sources;
 
 const TEXT: &str = "[Service]\nExecStart=/bin/sleep 1d\n";
 /// A cluster of a few hosts has no use for more.

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 pub use host::Host;
 pub use kept::{attach, down, up_and_keep};
+pub use process::run;
 
 use serde::{Deserialize, Serialize};
 

@@ -17,8 +17,11 @@ const KEPT: u64 = 16 << 20;
 /// So many lines of what a command complained about are told.
 const TOLD: usize = 12;
 
-/// The output of a command that has to succeed within this time; afterwards nothing of it is left.
-pub(super) fn run(mut command: Command, limit: Duration) -> Result<String, Error> {
+/// The output of a command that has to succeed within this time; else it is ended, with what it has started.
+///
+/// # Errors
+/// When it cannot be started, fails or takes longer.
+pub fn run(mut command: Command, limit: Duration) -> Result<String, Error> {
     let what = words(&command);
     let spawned =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn();
