@@ -135,7 +135,7 @@ fn hierarchies() -> Result<Vec<PathBuf>, Error> {
 fn adopt(group: &Path) {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let above = group.parent().and_then(|above| std::fs::read_to_string(above.join(file)).ok());
-        if let Some(above) = above.filter(|_| group.join(file).exists()) {
+        if let Some(above) = above.filter(|_| group.join(file).is_file()) {
             std::fs::write(group.join(file), above).ok();
         }
     }

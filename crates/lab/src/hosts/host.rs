@@ -100,11 +100,11 @@ impl Host {
         let path = path.trim_start_matches('/');
         // A volume lies over the disk only in the host's own view.
         let volumes = self.world.options.volumes.iter().enumerate();
-        let on_volume = volumes.filter_map(|(at, volume)| {
+        let mut on_volume = volumes.filter_map(|(at, volume)| {
             let top = volume.path.strip_prefix("/").unwrap_or(&volume.path);
             Some((at, Path::new(path).strip_prefix(top).ok()?))
         });
-        let inner = match on_volume.last() {
+        let inner = match on_volume.next_back() {
             Some((at, rest)) => self.volume(at).join(rest),
             None => self.work().join("root").join(path),
         };
@@ -129,7 +129,7 @@ impl Host {
     /// When the disk does not take it.
     pub fn enable(&self, unit: &str) -> Result<(), Error> {
         let own = format!("/etc/systemd/system/{unit}");
-        let target = if self.path(&own).exists() { own } else { format!("/lib/systemd/system/{unit}") };
+        let target = if self.path(&own).is_file() { own } else { format!("/lib/systemd/system/{unit}") };
         let wants = self.path("/etc/systemd/system/multi-user.target.wants");
         std::fs::create_dir_all(&wants).map_err(Error::io("make", &wants))?;
         let link = wants.join(unit);
@@ -253,7 +253,9 @@ impl Host {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if let Some(init) = self.init()
-                && Path::new(&format!("/proc/{init}/root/run/systemd/private")).exists()
+                && Path::new(&format!("/proc/{init}/root/run/systemd/private"))
+                    .try_exists()
+                    .is_ok_and(|is| is)
                 && self.run_within("systemctl", &["start", "lab-up.target"], left).is_ok()
             {
                 return Ok(());

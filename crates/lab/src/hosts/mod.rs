@@ -326,7 +326,7 @@ fn check(options: &Options) -> Result<(), Error> {
 }
 
 fn is_there(program: &str) -> bool {
-    ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].iter().any(|dir| Path::new(dir).join(program).exists())
+    ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].iter().any(|dir| Path::new(dir).join(program).is_file())
 }
 
 fn lock() -> Result<File, Error> {

@@ -66,7 +66,7 @@ fn power_comes_and_goes() {
     let text = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/touch /var/stopped\n";
     serve(one, "orderly.service", text);
     one.power_off().unwrap();
-    assert!(!one.is_on() && one.path("/var/stopped").exists());
+    assert!(!one.is_on() && one.path("/var/stopped").is_file());
     one.start().unwrap();
     // All of what a host said is kept, over all its boots.
     let folder = tempfile::tempdir().unwrap();

@@ -38,7 +38,7 @@ impl Traces {
     fn groups(&self) -> BTreeSet<PathBuf> {
         let roots = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
         let roots = roots.filter(|path| path.is_dir()).chain([PathBuf::from("/sys/fs/cgroup")]);
-        roots.map(|root| root.join(&self.groups)).filter(|group| group.exists()).collect()
+        roots.map(|root| root.join(&self.groups)).filter(|group| group.is_dir()).collect()
     }
 
     fn assert_gone(&self) {
