@@ -5,6 +5,7 @@
 
 mod agent;
 mod approvals;
+pub mod enrolment;
 pub mod releases;
 pub mod reports;
 pub mod runs;

@@ -274,6 +274,22 @@ pub enum ActiveState {
     Other,
 }
 
+impl ActiveState {
+    /// As systemd says it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ActiveState::Active => "active",
+            ActiveState::Reloading => "reloading",
+            ActiveState::Inactive => "inactive",
+            ActiveState::Failed => "failed",
+            ActiveState::Activating => "activating",
+            ActiveState::Deactivating => "deactivating",
+            ActiveState::Other => "other",
+        }
+    }
+}
+
 /// What a machine says of a unit: systemd's words and which generation of the unit it speaks of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitStatus {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use sealift_access::{Authority, JoinRecord, MachineCredential, TokenId, UserRecord};
 use sealift_model::{
     App, Assignment, Machine, MachineId, MachineSettings, Package, PackageName, Placement, Presence,
     ProjectName, Release, ReleaseNumber, Run, RunAssignment, RunId, RunState, Unit, UnitAssignment, UnitName,
@@ -49,6 +50,10 @@ pub(crate) struct World {
     pub(crate) packages: BTreeMap<PackageName, Held<Package>>,
     pub(crate) apps: BTreeMap<ProjectName, Held<App>>,
     pub(crate) releases: BTreeMap<(ProjectName, ReleaseNumber), Held<Release>>,
+    pub(crate) authority: Option<Held<Authority>>,
+    pub(crate) users: BTreeMap<TokenId, Held<UserRecord>>,
+    pub(crate) join_tokens: BTreeMap<TokenId, Held<JoinRecord>>,
+    pub(crate) credentials: BTreeMap<MachineId, Held<MachineCredential>>,
     /// Records that are there and not understood, by key.
     unread: BTreeMap<String, Revision>,
     index: Index,
@@ -125,6 +130,13 @@ impl World {
             Key::Package(name) => set(&mut self.packages, name, entry),
             Key::App(project) => set(&mut self.apps, project, entry),
             Key::Release(project, number) => set(&mut self.releases, (project, number), entry),
+            Key::Authority => {
+                self.authority = held(entry);
+                self.authority.is_some()
+            }
+            Key::User(id) => set(&mut self.users, id, entry),
+            Key::Join(id) => set(&mut self.join_tokens, id, entry),
+            Key::Credential(machine) => set(&mut self.credentials, machine, entry),
         };
         if !understood {
             self.unread.insert(entry.key.clone(), entry.modified);
@@ -186,6 +198,10 @@ impl World {
             Some(Key::Package(name)) => drop(self.packages.remove(&name)),
             Some(Key::App(project)) => drop(self.apps.remove(&project)),
             Some(Key::Release(project, number)) => drop(self.releases.remove(&(project, number))),
+            Some(Key::Authority) => self.authority = None,
+            Some(Key::User(id)) => drop(self.users.remove(&id)),
+            Some(Key::Join(id)) => drop(self.join_tokens.remove(&id)),
+            Some(Key::Credential(machine)) => drop(self.credentials.remove(&machine)),
             None => {}
         }
     }
@@ -210,6 +226,10 @@ impl World {
             Key::Release(project, number) => {
                 self.releases.get(&(project.clone(), *number)).map(|held| held.modified)
             }
+            Key::Authority => self.authority.as_ref().map(|held| held.modified),
+            Key::User(id) => self.users.get(id).map(|held| held.modified),
+            Key::Join(id) => self.join_tokens.get(id).map(|held| held.modified),
+            Key::Credential(machine) => self.credentials.get(machine).map(|held| held.modified),
         };
         understood.or_else(|| self.unread(key))
     }

@@ -86,6 +86,7 @@ async fn pass(inner: &Inner, leadership: Option<&Leadership>) -> Result<bool, Er
         let world = inner.cache.world();
         let snapshot = snapshot(&world);
         let plan = sealift_planner::plan(&snapshot);
+        inner.metrics.passes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         inner.problems.set(problems(&snapshot, &plan.problems));
         if plan.actions.is_empty() {
             return Ok(false);

@@ -15,8 +15,13 @@
 //! packages/<project>/<branch>/<commit>  Package
 //! apps/<project>                        App
 //! releases/<project>/<number>           Release
+//! authority/roots                       Authority, with its private keys
+//! tokens/<id>                           UserRecord
+//! join-tokens/<id>                      JoinRecord
+//! credentials/<machine>                 MachineCredential
 //! ```
 
+use sealift_access::TokenId;
 use sealift_model::{MachineId, PackageName, ProjectName, ReleaseNumber, RunId, UnitName};
 
 /// What a key is the place of.
@@ -36,6 +41,10 @@ pub(crate) enum Key {
     Package(PackageName),
     App(ProjectName),
     Release(ProjectName, ReleaseNumber),
+    Authority,
+    User(TokenId),
+    Join(TokenId),
+    Credential(MachineId),
 }
 
 impl std::fmt::Display for Key {
@@ -58,6 +67,10 @@ impl std::fmt::Display for Key {
             }
             Key::App(project) => write!(f, "apps/{project}"),
             Key::Release(project, number) => write!(f, "releases/{project}/{number:012}"),
+            Key::Authority => write!(f, "authority/roots"),
+            Key::User(id) => write!(f, "tokens/{id}"),
+            Key::Join(id) => write!(f, "join-tokens/{id}"),
+            Key::Credential(machine) => write!(f, "credentials/{machine}"),
         }
     }
 }
@@ -105,6 +118,10 @@ impl Key {
                 let (project, number) = rest.split_once('/')?;
                 Key::Release(project.parse().ok()?, number.parse().ok()?)
             }
+            "authority" if rest == "roots" => Key::Authority,
+            "tokens" => Key::User(rest.parse().ok()?),
+            "join-tokens" => Key::Join(rest.parse().ok()?),
+            "credentials" => Key::Credential(rest.parse().ok()?),
             _ => return None,
         })
     }
@@ -128,7 +145,11 @@ mod tests {
             Key::Settings(machine.clone()),
             Key::Unit("a@1.service".parse().unwrap()),
             Key::Placement("a.service".parse().unwrap()),
-            Key::Status(machine, "a.service".parse().unwrap()),
+            Key::Status(machine.clone(), "a.service".parse().unwrap()),
+            Key::Credential(machine),
+            Key::Authority,
+            Key::User("0123456789abcdef".parse().unwrap()),
+            Key::Join("0123456789abcdef".parse().unwrap()),
             Key::Leader,
             Key::PlacementCounter,
             Key::RunCounter("hello".parse().unwrap()),

@@ -54,6 +54,8 @@ pub(super) async fn dev(args: DevArgs, global: &Global) -> Result<ExitCode, Erro
             election: None,
             unix: Some(unix),
             tcp: tcp.map(|listener| (listener, token)),
+            tls: None,
+            open_metrics: false,
         },
         shutdown.clone(),
     )

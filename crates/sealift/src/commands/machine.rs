@@ -8,6 +8,7 @@ use sealift_client::Client;
 use sealift_client::api::{ChangeSettings, List, MachineStatus};
 use sealift_model::{Availability, MachineSettings, Maintenance, Timestamp};
 
+use super::access;
 use crate::cli::{DrainArgs, Global, MachineCommand, MetadataArgs, MetadataChange};
 use crate::clock::now;
 use crate::error::Error;
@@ -23,6 +24,8 @@ pub(super) async fn machine(command: MachineCommand, global: &Global) -> Result<
         MachineCommand::Cordon(args) => set(&args.machine, Availability::Cordoned, global).await,
         MachineCommand::Uncordon(args) => set(&args.machine, Availability::Active, global).await,
         MachineCommand::Metadata(args) => metadata(args, global).await,
+        MachineCommand::JoinToken(args) => access::join_token(args, global).await,
+        MachineCommand::Remove(args) => access::remove_machine(args, global).await,
     }
 }
 

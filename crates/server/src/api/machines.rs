@@ -88,17 +88,25 @@ pub(super) async fn change_settings(
 pub(super) async fn begin_session(
     State(inner): State<Arc<Inner>>,
     Path(id): Path<MachineId>,
-    Json(new): Json<NewSession>,
+    Json(mut new): Json<NewSession>,
 ) -> Result<Json<SessionBegun>, Error> {
     if new.machine.id != id {
         return Err(Error::invalid(format!("the machine calls itself {} and not {id}", new.machine.id)));
     }
+    // What the machine was let in as is not its own to say; and it must not have been put out meanwhile.
+    let let_in = {
+        let world = inner.cache.world();
+        if let Some(class) = super::access::class_of(&world, &id) {
+            new.machine.class = Some(class);
+        }
+        unchanged(Txn::new(), &world, &Key::Credential(id.clone()))
+    };
     let ttl = inner.machine_ttl;
     let lease = inner.store.grant_lease(ttl).await?;
     let presence = Presence { session: new.session, since: (inner.clock)() };
     // The record is only written when something about the machine changed: at rest nothing happens.
     let known = inner.cache.world().machines.get(&id).is_some_and(|held| held.value == new.machine);
-    let mut txn = Txn::new().put_leased(Key::Presence(id.clone()), json(&presence)?, lease);
+    let mut txn = let_in.put_leased(Key::Presence(id.clone()), json(&presence)?, lease);
     if !known {
         txn = txn.put(Key::Machine(id.clone()), json(&new.machine)?);
     }
