@@ -1,8 +1,8 @@
 //! A cluster of Sealift on hosts: an etcd member and a server on the first of them, an agent on every one, each a service of
 //! the host's own systemd.
 //!
-//! How a server is reached and how an agent is let in is said here and nowhere else in the lab: over plain HTTP with a token,
-//! and by an agent beside a server over that one's socket. An agent that has no server beside it knows the first one alone.
+//! How a server is reached and how an agent is let in is said here and nowhere else in the lab: agents join with a token and
+//! speak TLS to any of the servers; the lab itself asks over plain HTTP, with the token that each server keeps.
 //!
 //! It must not know what units are tried on it.
 
@@ -29,9 +29,12 @@ pub const AGENT: &str = "sealift-agent";
 /// What is kept of both on a host, on a file system of its own.
 pub const STATE: &str = "/var/lib/sealift";
 const STATE_MEBIBYTES: u32 = 256;
+/// Over plain HTTP, for the lab alone, and over TLS, for agents.
 const PORT: u16 = 4640;
+const TLS_PORT: u16 = 4641;
 const TOKEN: &str = "/var/lib/sealift/token";
-const AGENT_TOKEN: &str = "/etc/sealift-token";
+/// What a machine joins with.
+const JOIN_TOKEN: &str = "/etc/sealift-join";
 /// How long a machine counts as present: as short as a busy test machine allows, because every story waits for it.
 pub const MACHINE_TTL: Duration = Duration::from_secs(5);
 /// How long a cluster may take for what takes seconds on a machine with nothing else to do.
@@ -105,27 +108,31 @@ impl Cluster {
         let with_server = hosts.all().get(..plan.servers).unwrap_or_default();
         let etcd = Etcd::install(&with_server.iter().collect::<Vec<_>>())?;
         let members = etcd.endpoints(&hosts)?.join(",");
-        for host in with_server {
-            let ttl = MACHINE_TTL.as_secs();
-            let words =
-                format!("server --listen 0.0.0.0:{PORT} --plain --etcd {members} --machine-ttl {ttl}s");
-            install(host, SERVER, &words)?;
-            install(host, AGENT, "agent")?;
+        let servers: Vec<_> =
+            with_server.iter().map(|host| format!("https://{}:{TLS_PORT}", host.address())).collect();
+        for host in hosts.all() {
+            let words = format!("agent --server {} --join {JOIN_TOKEN}", servers.join(","));
+            install(host, AGENT, &words)?;
         }
+        for host in with_server {
+            let (ttl, address) = (MACHINE_TTL.as_secs(), host.address());
+            let words = format!(
+                "server --listen 0.0.0.0:{PORT} --plain --listen-tls 0.0.0.0:{TLS_PORT} --tls-name {address} \
+                 --etcd {members} --machine-ttl {ttl}s"
+            );
+            install(host, SERVER, &words)?;
+        }
+        hosts.start()?;
         let cluster = Cluster { etcd, servers: plan.servers, program: plan.program.clone(), hosts };
-        Host::at_once(cluster.server_hosts(), Host::start)?;
         for host in cluster.server_hosts() {
             cluster.wait_for_server(host, LONG)?;
         }
-        let rest = cluster.hosts.all().get(plan.servers..).unwrap_or_default();
-        let first = cluster.hosts.host(1)?;
-        let token = cluster.token(first)?;
-        for host in rest {
-            host.write(AGENT_TOKEN, &token)?;
-            let server = format!("http://{}:{PORT}", first.address());
-            install(host, AGENT, &format!("agent --server {server} --token-file {AGENT_TOKEN}"))?;
+        // Agents ask for it again and again.
+        let uses = plan.hosts.to_string();
+        let token = cluster.hosts.host(1)?.run(PROGRAM, &["machine", "join-token", "--uses", &uses])?;
+        for host in cluster.hosts.all() {
+            host.write(JOIN_TOKEN, &token)?;
         }
-        Host::at_once(rest, Host::start)?;
         cluster.wait_for_machines(plan.hosts, LONG)?;
         Ok(cluster)
     }

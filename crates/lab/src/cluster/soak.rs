@@ -168,7 +168,7 @@ impl Soak<'_> {
         self.begin(fault, host, clock)?;
         self.work(&launched, &destroyed, tell)?;
         if fault.separates() {
-            let rest = self.in_contact_without(host);
+            let rest = self.others(host);
             judge::settle(&rest, &self.wanted, LONG)?;
             tell(&format!("the others have settled without {}", host.name()));
         }
@@ -220,14 +220,6 @@ impl Soak<'_> {
             self.summary.destroyed += destroyed.len();
         }
         Ok(())
-    }
-
-    /// The hosts that are in contact while this one is not: an agent without a server beside it follows the first one.
-    fn in_contact_without(&self, out: &Host) -> Vec<&Host> {
-        let servers = self.cluster.server_hosts().len();
-        let is_in =
-            |host: &&Host| host.number() != out.number() && (host.number() <= servers || out.number() != 1);
-        self.cluster.hosts().all().iter().filter(is_in).collect()
     }
 
     fn others(&self, than: &Host) -> Vec<&Host> {
