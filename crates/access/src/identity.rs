@@ -78,8 +78,8 @@ const SERIALS: usize = 4;
 
 /// What a machine that was joined is known by. While this record is there its certificates count; without it none does.
 ///
-/// A list of who is in, and not one of who is out: a server that is set back to an older state lets nobody in who was
-/// put out since he joined anew, and forgets no removal.
+/// A list of who is in, and not one of who is out: it grows with the fleet and not with time, and a certificate that was
+/// signed and never noted down counts nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineCredential {
     pub machine: MachineId,

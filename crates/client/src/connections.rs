@@ -138,7 +138,8 @@ impl Connections {
         let mut failed = None;
         for offset in 0..addresses.len() {
             let index = (first + offset) % addresses.len();
-            match self.connect(&addresses[index]).await {
+            // On the heap: it is the greater part of every request's future, and seldom needed.
+            match Box::pin(self.connect(&addresses[index])).await {
                 Ok(connection) => {
                     self.current.store(index, Ordering::Relaxed);
                     return Ok(connection);

@@ -14,9 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sealift_client::Servers;
 use sealift_model::{BranchName, ProjectName, ReleaseNumber, RunId};
 
-pub(crate) use access::{
-    AuditArgs, AuthorityCommand, JoinTokenArgs, RemoveMachineArgs, TlsArgs, TokenCommand, TokenCreateArgs,
-};
+pub(crate) use access::{AuditArgs, AuthorityCommand, JoinTokenArgs, TlsArgs, TokenCommand, TokenCreateArgs};
 pub(crate) use approval::{ApprovalsArgs, ApproveArgs, RejectArgs};
 pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange};
 pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};

@@ -9,6 +9,7 @@
 pub mod judge;
 pub mod soak;
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -129,7 +130,16 @@ impl Cluster {
         }
         // Agents ask for it again and again.
         let uses = plan.hosts.to_string();
-        let token = cluster.hosts.host(1)?.run(PROGRAM, &["machine", "join-token", "--uses", &uses])?;
+        let (first, token) = (cluster.hosts.host(1)?, RefCell::new(String::new()));
+        // The first server that leads makes the authority, in its own time.
+        wait("there is a token to join with", LONG, || {
+            match first.run(PROGRAM, &["machine", "join-token", "--uses", &uses]) {
+                Ok(text) => *token.borrow_mut() = text,
+                Err(error) => return Ok(vec![with_sources(&error)]),
+            }
+            Ok(Vec::new())
+        })?;
+        let token = token.into_inner();
         for host in cluster.hosts.all() {
             host.write(JOIN_TOKEN, &token)?;
         }

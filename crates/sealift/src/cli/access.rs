@@ -119,12 +119,6 @@ pub(crate) struct JoinTokenArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct RemoveMachineArgs {
-    /// The machine's id, in full
-    pub(crate) machine: MachineId,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
     /// Only what happened in this time, such as 2h or 7d [default: all that is kept]
     #[arg(long, value_parser = seconds, value_name = "TIME")]

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::access::{JoinTokenArgs, RemoveMachineArgs};
+use super::access::JoinTokenArgs;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sealift machine list
   sealift machine drain node-3
   sealift machine metadata node-3 disk=ssd region-
-  sealift machine join-token --for 1h
+  sealift machine join-token > join.token
 
 A machine is named by its id, the beginning of it, or its name.";
 
@@ -41,9 +41,9 @@ pub(crate) enum MachineCommand {
         after_help = "Examples:\n  sealift machine join-token > join.token\n  sealift machine join-token --uses 20 --class untrusted\n  sealift machine join-token --list\n\nOn the machine: sealift agent --server https://SERVER:4641 --join join.token"
     )]
     JoinToken(JoinTokenArgs),
-    /// Put a machine out of the fleet: its certificate counts no more. Drain it before: its units run on where they are
-    #[command(after_help = "Example: sealift machine remove 0123456789abcdef0123456789abcdef")]
-    Remove(RemoveMachineArgs),
+    /// Put a machine out of the fleet: its certificate counts no more. Drain it before: what runs there runs on
+    #[command(after_help = "Example: sealift machine remove node-3")]
+    Remove(OneMachine),
 }
 
 #[derive(Debug, Args)]

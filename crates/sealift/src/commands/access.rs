@@ -12,9 +12,7 @@ use sealift_client::api::{
 use sealift_model::{Projects, Timestamp};
 use serde_json::json;
 
-use crate::cli::{
-    AuditArgs, AuthorityCommand, Global, JoinTokenArgs, RemoveMachineArgs, TokenCommand, TokenCreateArgs,
-};
+use crate::cli::{AuditArgs, AuthorityCommand, Global, JoinTokenArgs, TokenCommand, TokenCreateArgs};
 use crate::clock::now;
 use crate::error::Error;
 use crate::print::{Printer, visible};
@@ -91,7 +89,7 @@ fn id(text: &str) -> Result<&str, Error> {
     }
 }
 
-fn removed(id: &str, said: &str, global: &Global) -> Result<ExitCode, Error> {
+pub(super) fn removed(id: &str, said: &str, global: &Global) -> Result<ExitCode, Error> {
     let printer = Printer::new(global.output);
     if printer.is_json() {
         printer.json(&json!({ "id": id, "removed": true }))?;
@@ -134,11 +132,6 @@ pub(super) async fn join_token(args: JoinTokenArgs, global: &Global) -> Result<E
         made.info.id, made.info.expires_at
     );
     show(&made, &made.token, &said, global)
-}
-
-pub(super) async fn remove_machine(args: RemoveMachineArgs, global: &Global) -> Result<ExitCode, Error> {
-    super::client(global)?.delete(&format!("/v1/machines/{}", args.machine)).await?;
-    removed(args.machine.as_str(), &format!("machine {} is out", args.machine.short()), global)
 }
 
 pub(super) async fn authority(command: AuthorityCommand, global: &Global) -> Result<ExitCode, Error> {

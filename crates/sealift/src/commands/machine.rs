@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sealift_client::Client;
 use sealift_client::api::{ChangeSettings, List, MachineStatus};
-use sealift_model::{Availability, MachineSettings, Maintenance, Timestamp};
+use sealift_model::{Availability, MachineId, MachineSettings, Maintenance, Timestamp};
 
 use super::access;
 use crate::cli::{DrainArgs, Global, MachineCommand, MetadataArgs, MetadataChange};
@@ -25,7 +25,7 @@ pub(super) async fn machine(command: MachineCommand, global: &Global) -> Result<
         MachineCommand::Uncordon(args) => set(&args.machine, Availability::Active, global).await,
         MachineCommand::Metadata(args) => metadata(args, global).await,
         MachineCommand::JoinToken(args) => access::join_token(args, global).await,
-        MachineCommand::Remove(args) => access::remove_machine(args, global).await,
+        MachineCommand::Remove(args) => remove(&args.machine, global).await,
     }
 }
 
@@ -152,6 +152,17 @@ async fn drain(args: &DrainArgs, global: &Global) -> Result<ExitCode, Error> {
     let settings = ChangeSettings { maintenance: Some(maintenance), ..ChangeSettings::default() };
     let settings = change(&client, &machine, &settings).await?;
     told(global, &machine, &settings, &format!("is drained from {} until {}", planned.from, planned.until))
+}
+
+async fn remove(word: &str, global: &Global) -> Result<ExitCode, Error> {
+    let client = super::client(global)?;
+    // One that joined and never began a session has an id and no name.
+    let id = match word.parse::<MachineId>() {
+        Ok(id) => id,
+        Err(_) => find(&client, word).await?.machine.id,
+    };
+    client.delete(&format!("/v1/machines/{id}")).await?;
+    access::removed(id.as_str(), &format!("machine {} is out", id.short()), global)
 }
 
 async fn metadata(args: MetadataArgs, global: &Global) -> Result<ExitCode, Error> {

@@ -381,3 +381,31 @@ fn needs(world: &World, machine: &MachineId, digest: &Digest) -> bool {
         || assigned.iter().any(|assignment| matches!(assignment, Assignment::Run(_)))
             && world.packages.values().any(|package| package.value.digest == *digest)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// A route without a rule is answered to nobody; one that is served wants a rule.
+    #[test]
+    fn every_route_has_a_rule_and_every_rule_a_route() {
+        let mut served = BTreeSet::new();
+        for part in include_str!("mod.rs").split(".route(\"").skip(1) {
+            let (path, handlers) = part.split_once('"').unwrap();
+            let handlers = handlers.lines().next().unwrap();
+            for (method, call) in [("GET", "get("), ("POST", "post("), ("PUT", "put("), ("DELETE", "delete(")]
+            {
+                if handlers.contains(call) {
+                    served.insert((method, path));
+                }
+            }
+        }
+        assert!(served.remove(&("GET", "/healthz")));
+        let rules: Vec<_> = RULES.iter().map(|rule| (rule.method, rule.route)).collect();
+        assert_eq!(rules.iter().copied().collect::<BTreeSet<_>>(), served);
+        assert_eq!(rules.len(), served.len(), "a rule stands twice");
+        assert!(rule(&Method::HEAD, "/v1/status").is_some() && rule(&Method::PUT, "/v1/status").is_none());
+    }
+}

@@ -228,7 +228,7 @@ async fn a_root_takes_the_place_of_another_while_machines_stay_in_contact() {
     // Nobody is cut off by an oversight.
     assert_refused(step("activate", false).await, 400, "invalid");
     let renewed = renew(&house, &joined.client(&house), &joined).await;
-    assert_eq!(authority(&house).await.unaware, [absent.id.clone()]);
+    assert_eq!(authority(&house).await.unaware, std::slice::from_ref(&absent.id));
     let active = step("activate", true).await.unwrap();
     let new: Pin = active.pin.parse().unwrap();
     assert_ne!(new, old);
