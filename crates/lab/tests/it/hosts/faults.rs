@@ -120,18 +120,6 @@ fn the_network_is_cut_and_set_apart() {
         reaches(one, two) && reaches(two, one) && reached_from_outside(&hosts, one)
     });
 
-    hosts.partition(&[one], &[two, three]).unwrap();
-    for peer in [two, three] {
-        assert!(!reaches(one, peer) && !reaches(peer, one));
-    }
-    assert!(reaches(two, three) && reaches(three, two) && reached_from_outside(&hosts, one));
-    hosts.heal().unwrap();
-    // A question for an address that was not answered is repeated every second.
-    for host in hosts.all() {
-        wait_for("all are reached again", || hosts.all().iter().all(|peer| reaches(host, peer)));
-    }
-
-    // One way only: what is asked arrives, and the answer does not.
     let asked = |host: &Host| {
         let text = host.run("nstat", &["-asz", "IcmpInEchos"]).unwrap();
         text.split_whitespace()
@@ -141,6 +129,20 @@ fn the_network_is_cut_and_set_apart() {
             .parse::<u64>()
             .unwrap()
     };
+    let before = asked(one);
+    hosts.partition(&[one], &[two, three]).unwrap();
+    for peer in [two, three] {
+        assert!(!reaches(one, peer) && !reaches(peer, one));
+    }
+    assert_eq!(asked(one), before, "a question arrived from the other side");
+    assert!(reaches(two, three) && reaches(three, two) && reached_from_outside(&hosts, one));
+    hosts.heal().unwrap();
+    // A question for an address that was not answered is repeated every second.
+    for host in hosts.all() {
+        wait_for("all are reached again", || hosts.all().iter().all(|peer| reaches(host, peer)));
+    }
+
+    // One way only: what is asked arrives, and the answer does not.
     hosts.deafen(&[one], &[two]).unwrap();
     let before = (asked(one), asked(two));
     assert!(!reaches(two, one) && asked(one) > before.0, "two's question did not arrive");
