@@ -16,4 +16,5 @@ mod events;
 mod host;
 mod screen;
 mod secrets;
+mod units;
 mod wercker;
