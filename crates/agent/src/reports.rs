@@ -36,10 +36,10 @@ pub struct News {
 }
 
 impl Reports {
-    /// Takes a unit's state; the same state again is no news.
+    /// Takes a unit's state; the same state again is no news, however much memory it uses by now.
     pub fn set(&self, status: UnitStatus) {
         let mut inner = self.lock();
-        if inner.units.get(&status.unit) != Some(&status) {
+        if !inner.units.get(&status.unit).is_some_and(|known| status.is_no_news_after(known)) {
             inner.gone.remove(&status.unit);
             inner.changed.insert(status.unit.clone());
             inner.units.insert(status.unit.clone(), status);
@@ -104,5 +104,32 @@ impl Reports {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sealift_model::{Placement, Timestamp, UnitStatus};
+
+    use super::*;
+
+    #[test]
+    fn what_a_unit_uses_is_no_news_but_told_with_the_next() {
+        let reports = Reports::default();
+        let placement = Placement {
+            id: 1,
+            unit: "a.service".parse().unwrap(),
+            machine: "0".repeat(32).parse().unwrap(),
+            since: Timestamp(0),
+        };
+        let first = UnitStatus { memory: Some(1), ..UnitStatus::unheard(&placement) };
+        reports.set(first.clone());
+        assert_eq!(reports.all().statuses.len(), 1);
+        reports.set(UnitStatus { memory: Some(2), cpu_nanos: Some(2), ..first.clone() });
+        assert!(reports.lock().changed.is_empty());
+        reports.set(UnitStatus { memory: Some(3), exit_code: Some(0), ..first });
+        let inner = reports.lock();
+        assert_eq!(inner.changed.len(), 1);
+        assert_eq!(inner.units[&placement.unit].memory, Some(3));
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sealift_client::Client;
 use sealift_client::api::{AskSecrets, Events, Finish, RunSecrets, Stored};
-use sealift_model::diagnostic::{Diagnostic, Severity, chain};
+use sealift_model::diagnostic::{Severity, chain};
 use sealift_model::{
     EventKind, MachineId, Run, RunAssignment, RunEvent, RunId, SessionId, StepResult, Timestamp, UnitName,
 };
@@ -23,7 +23,7 @@ use sealift_pipeline::{
     Approver, CacheSpec, Engine, EngineOptions, Git, Groups, Leftovers, NodeEvent, Outcome, RunSpec, Source,
     WorkflowSpec, config, execute_workflow, remove_work_dir,
 };
-use sealift_unitfile::UnitFile;
+use sealift_unitfile::FolderUnit;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
@@ -552,16 +552,17 @@ fn read_units(folder: &Path) -> Result<(BTreeMap<UnitName, String>, Vec<String>)
             warnings.push(format!("{shown} is not named like a unit file and left aside"));
             continue;
         };
-        let text = fs::read_to_string(&path).map_err(io("read", &path))?;
-        let file = UnitFile::parse(&text);
-        for diagnostic in sealift_unitfile::verify(&name, &file) {
-            let rendered = Diagnostic::render(&diagnostic, &shown, &text);
-            match diagnostic.severity {
-                Severity::Error => errors.push(rendered),
-                Severity::Warning => warnings.push(rendered),
-            }
+        units.insert(name, fs::read_to_string(&path).map_err(io("read", &path))?);
+    }
+    let none = BTreeMap::new();
+    let folder = units.iter().map(|(name, text)| (name.clone(), FolderUnit { text, drop_ins: &none }));
+    for found in sealift_unitfile::verify_folder(&folder.collect()) {
+        let text = units.get(&found.unit).map_or("", String::as_str);
+        let rendered = found.diagnostic.render(&format!("{UNITS_FOLDER}/{}", found.file()), text);
+        match found.diagnostic.severity {
+            Severity::Error => errors.push(rendered),
+            Severity::Warning => warnings.push(rendered),
         }
-        units.insert(name, text);
     }
     if errors.is_empty() { Ok((units, warnings)) } else { Err(Error::Units(errors.join("\n"))) }
 }

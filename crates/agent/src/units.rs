@@ -4,8 +4,12 @@
 //! then systemd reads them once, then units are started. Groups do not wait for each other, so one that fails or hangs
 //! holds up no other. What was carried out is written to a record a unit, so that a restart of the agent touches
 //! nothing that already runs as wished, and cleans up what is no longer wished.
+//!
+//! A unit is known by its file's name, here and in reports. systemd may have it by another: `web.container` is its
+//! `web.service`, which Quadlet makes when systemd reads its files.
 
 mod files;
+mod one;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,16 +20,17 @@ use std::time::Duration;
 
 use sealift_model::diagnostic::chain;
 use sealift_model::{
-    ActiveState, DesiredState, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus,
-    Withdrawal,
+    ActiveState, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus, Withdrawal,
 };
+use sealift_unitfile::UnitFile;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::releases::{self, Releases};
 use crate::reports::Reports;
 use crate::systemd::bus::{self, Change, unit_path};
-use crate::systemd::{Manager, Systemd, UnitState};
+use crate::systemd::{Manager, Systemd, UnitState, quadlet};
+use one::take_away;
 use record::{Phase, Record, Records};
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -50,6 +55,18 @@ pub enum Error {
     Systemd(#[from] bus::Error),
     #[error("systemd ended the job as {result:?}")]
     Job { result: String },
+    #[error("{0} is a template; only its instances run")]
+    Template(UnitName),
+    #[error("{wrong}")]
+    DropIn { wrong: String },
+    #[error(
+        "line {line} of {file} is neither a section nor Key=value; Quadlet would make no service of any file"
+    )]
+    NoLine { file: String, line: usize },
+    #[error(transparent)]
+    Quadlet(#[from] quadlet::Error),
+    #[error("Quadlet makes no {service} of it: {said}")]
+    NoService { service: UnitName, said: String },
 }
 
 impl Error {
@@ -60,11 +77,17 @@ impl Error {
             Error::Systemd(error) => {
                 !matches!(error, bus::Error::Call { source: zbus::Error::MethodError(..), .. })
             }
-            Error::Altered(_)
+            Error::Quadlet(error) => error.retryable(),
+            // What Quadlet refuses it may take when there are other files; that is not waited for by the clock.
+            Error::NoService { .. }
+            | Error::Altered(_)
             | Error::NoPackage { .. }
             | Error::NotOurs { .. }
             | Error::BadRecord { .. }
-            | Error::Job { .. } => false,
+            | Error::Job { .. }
+            | Error::Template(_)
+            | Error::DropIn { .. }
+            | Error::NoLine { .. } => false,
         }
     }
 }
@@ -110,6 +133,14 @@ impl std::fmt::Debug for Units {
     }
 }
 
+/// A unit that we hold.
+#[derive(Debug, Clone)]
+struct Held {
+    group: GroupKey,
+    /// The object that systemd has of it.
+    path: String,
+}
+
 struct Inner {
     manager: Manager,
     systemd: Systemd,
@@ -117,9 +148,12 @@ struct Inner {
     reports: Reports,
     records: Records,
     clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Of systemd: what was started in an earlier one does not run any more.
+    life: u64,
     groups: Mutex<BTreeMap<GroupKey, watch::Sender<Wanted>>>,
-    /// Which group each unit that we hold is in.
-    held: Mutex<BTreeMap<UnitName, GroupKey>>,
+    held: Mutex<BTreeMap<UnitName, Held>>,
+    /// Rises when a Quadlet file comes, changes or goes: what Quadlet says of the others may be different then.
+    quadlet_files: watch::Sender<u64>,
     written: AtomicU64,
     reloaded: tokio::sync::Mutex<u64>,
     stop: CancellationToken,
@@ -144,8 +178,10 @@ impl Units {
             path: manager.unit_dir.clone(),
             source,
         })?;
+        let life = systemd.life().await?;
         let inner = Inner {
             manager,
+            life,
             systemd,
             releases,
             reports,
@@ -153,24 +189,33 @@ impl Units {
             clock,
             groups: Mutex::default(),
             held: Mutex::default(),
+            quadlet_files: watch::Sender::new(0),
             written: AtomicU64::new(0),
             reloaded: tokio::sync::Mutex::new(0),
             stop: CancellationToken::new(),
         };
         let units = Self { inner: Arc::new(inner) };
         for (unit, record) in units.inner.records.all()? {
-            let key = record.app.clone().map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
-            units.inner.held().insert(unit.clone(), key);
+            let group = record.app.clone().map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
+            let path = unit_path(&files::in_systemd(&unit, Some(&record)));
+            units.inner.held().insert(unit.clone(), Held { group, path });
             // What is not done is told as well: a unit that is left out counts as not being here.
             let carried_out = match record.phase {
-                Phase::Done => record,
-                Phase::Starting { .. } | Phase::Stopping => {
+                Phase::Done if units.inner.is_of_this_life(&record) => record,
+                Phase::Done | Phase::Writing | Phase::Starting { .. } | Phase::Stopping => {
                     Record { generation: record.generation.saturating_sub(1), ..record }
                 }
             };
             units.inner.report(&unit, &carried_out, None).await?;
         }
         Ok(units)
+    }
+
+    /// What systemd calls a unit that is held; of any other, what its name says.
+    #[must_use]
+    pub fn name_in_systemd(&self, unit: &UnitName) -> UnitName {
+        let record = self.inner.records.get(unit).ok().flatten();
+        files::in_systemd(unit, record.as_ref())
     }
 
     /// Touches no unit from now on. What runs goes on running.
@@ -209,14 +254,16 @@ impl Units {
                 let unit = assignment.unit.name.clone();
                 let app = assignment.unit.app.as_ref().map(|(project, _)| project.clone());
                 let key = app.map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
-                held.insert(unit.clone(), key.clone());
+                let text = UnitFile::parse(&assignment.unit.text);
+                let path = unit_path(&text.name_in_systemd(&unit));
+                held.insert(unit.clone(), Held { group: key.clone(), path });
                 by_group.entry(key).or_default().insert(unit, Wish::Hold(Box::new(assignment)));
             }
             for dropped in dropped {
                 match held.get(&dropped.unit) {
-                    Some(key) => {
+                    Some(held) => {
                         let wish = Wish::Go { placement: dropped.placement };
-                        by_group.entry(key.clone()).or_default().insert(dropped.unit, wish);
+                        by_group.entry(held.group.clone()).or_default().insert(dropped.unit, wish);
                     }
                     // What we never held is gone already.
                     None => self.inner.reports.remove(dropped),
@@ -242,7 +289,8 @@ impl Units {
         loop {
             let concerned: Vec<_> = match changes.recv().await {
                 Ok(Change::Unit(path)) => {
-                    self.inner.held().keys().filter(|unit| unit_path(unit) == path).cloned().collect()
+                    let held = self.inner.held();
+                    held.iter().filter(|(_, held)| held.path == path).map(|(unit, _)| unit.clone()).collect()
                 }
                 Ok(Change::Job { .. }) => continue,
                 Ok(Change::Gone) | Err(tokio::sync::broadcast::error::RecvError::Closed) => {
@@ -264,7 +312,9 @@ impl Units {
 /// Makes a group as it is wanted, again whenever that changes, and again after a while when it could not.
 async fn keep_group(inner: Arc<Inner>, key: GroupKey, mut wanted: watch::Receiver<Wanted>) {
     let mut pause = RETRY_FIRST;
+    let mut quadlet_files = inner.quadlet_files.subscribe();
     loop {
+        quadlet_files.mark_unchanged();
         let now = wanted.borrow_and_update().clone();
         match inner.carry_out(&key, &now, &wanted).await {
             Pass::Outdated => {}
@@ -272,6 +322,15 @@ async fn keep_group(inner: Arc<Inner>, key: GroupKey, mut wanted: watch::Receive
                 pause = RETRY_FIRST;
                 if wanted.changed().await.is_err() {
                     return;
+                }
+            }
+            Pass::Refused => {
+                pause = RETRY_FIRST;
+                // When this pass wrote files itself there is one pass more, which writes none.
+                tokio::select! {
+                    changed = wanted.changed() => if changed.is_err() { return },
+                    // The sender is in `inner`.
+                    _ = quadlet_files.changed() => {}
                 }
             }
             Pass::TryAgain => {
@@ -290,22 +349,21 @@ async fn keep_group(inner: Arc<Inner>, key: GroupKey, mut wanted: watch::Receive
 enum Pass {
     /// Nothing is left that another try could mend.
     Settled,
+    /// Quadlet refuses a file, and may take it when there are others.
+    Refused,
     TryAgain,
     /// Something else is wanted by now.
     Outdated,
 }
 
-/// A unit whose files are written and that is still to be started.
-struct Prepared<'a> {
-    assignment: &'a UnitAssignment,
-    record: Record,
-    restart: bool,
-    was_launched: bool,
-}
-
 impl Inner {
-    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<UnitName, GroupKey>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<UnitName, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what was noted down was done by the systemd that runs now. Older records do not say.
+    fn is_of_this_life(&self, record: &Record) -> bool {
+        record.life == 0 || record.life == self.life
     }
 
     /// One pass over a group.
@@ -315,6 +373,8 @@ impl Inner {
             tracing::warn!(unit = %unit, error = chain(error), "a unit is not as it was assigned");
             if error.retryable() {
                 settled = Pass::TryAgain;
+            } else if settled == Pass::Settled && matches!(error, Error::NoService { .. }) {
+                settled = Pass::Refused;
             }
         };
         let mut prepared = Vec::new();
@@ -342,8 +402,8 @@ impl Inner {
             return Pass::Outdated;
         }
         // Sockets, timers and their like first: systemd refuses to start a socket whose service is running.
-        prepared.sort_by_key(|unit| unit.assignment.unit.name.kind() == UnitKind::Service);
-        let services = prepared.partition_point(|unit| unit.assignment.unit.name.kind() != UnitKind::Service);
+        prepared.sort_by_key(|unit| unit.in_systemd.kind() == UnitKind::Service);
+        let services = prepared.partition_point(|unit| unit.in_systemd.kind() != UnitKind::Service);
         for stage in [&prepared[..services], &prepared[services..]] {
             let starting = stage.iter().map(|unit| async move { (unit, self.start(unit).await) });
             for (unit, outcome) in futures_util::future::join_all(starting).await {
@@ -368,126 +428,6 @@ impl Inner {
         settled
     }
 
-    /// Fetches and writes what the unit needs; none when it already is as assigned.
-    async fn prepare<'a>(&self, assignment: &'a UnitAssignment) -> Result<Option<Prepared<'a>>, Error> {
-        let unit = &assignment.unit;
-        let mut folder = None;
-        if let Some((app, _)) = &unit.app {
-            let package = assignment
-                .package
-                .as_ref()
-                .ok_or_else(|| Error::NoPackage { unit: unit.name.clone(), app: app.clone() })?;
-            folder = Some(self.releases.ensure(package).await.map_err(Error::Release)?);
-            // The store could have been altered; the archive is signed.
-            let signed = self.releases.unit_text(package, unit.name.as_str()).map_err(Error::Release)?;
-            if signed.as_deref() != Some(&unit.text) {
-                return Err(Error::Altered(unit.name.clone()));
-            }
-        }
-        let files = files::Files::of(unit, assignment.package.as_ref(), folder.as_deref());
-        let old = self.records.get(&unit.name)?;
-        // The machine's own unit of that name is neither taken over nor, later, removed.
-        let ours = self.manager.unit_dir.join(unit.name.as_str());
-        if let Some(file) = self.systemd.fragment(&unit.name).await?.filter(|file| *file != ours) {
-            return Err(Error::NotOurs { unit: unit.name.clone(), file });
-        }
-        let written = files.are_in(&self.manager.unit_dir)?;
-        // The same unit by another placement is left as it is.
-        let old = match old {
-            Some(old) if old.placement != assignment.placement => {
-                let record = Record { placement: assignment.placement, ..old };
-                self.records.put(&unit.name, &record)?;
-                Some(record)
-            }
-            old => old,
-        };
-        if let Some(old) = &old
-            && old.generation == unit.generation
-            && old.hash == files.hash
-            && written
-        {
-            match old.phase {
-                Phase::Done => {
-                    self.report(&unit.name, old, None).await?;
-                    return Ok(None);
-                }
-                Phase::Starting { at } => {
-                    // We were killed around the start: it is done if the unit was started after we noted it down.
-                    if self.systemd.started_at(&unit.name).await?.is_some_and(|started| started >= at) {
-                        let record = Record { phase: Phase::Done, ..old.clone() };
-                        self.records.put(&unit.name, &record)?;
-                        self.report(&unit.name, &record, None).await?;
-                        return Ok(None);
-                    }
-                }
-                // It came back before its stop was through.
-                Phase::Stopping => {}
-            }
-        }
-        if !written {
-            files.write(&self.manager.unit_dir)?;
-        }
-        // The record names what was last started, so a unit whose text is the same is not restarted for a new number.
-        let restart = old
-            .as_ref()
-            .is_some_and(|old| old.hash != files.hash || matches!(old.phase, Phase::Starting { .. }));
-        let record = Record {
-            placement: assignment.placement,
-            generation: unit.generation,
-            release: unit.app.as_ref().map(|(_, number)| *number),
-            app: unit.app.as_ref().map(|(project, _)| project.clone()),
-            launched: unit.desired == DesiredState::Launched,
-            hash: files.hash,
-            phase: Phase::Starting { at: (self.clock)() },
-        };
-        let was_launched = old.is_some_and(|old| old.launched);
-        Ok(Some(Prepared { assignment, record, restart, was_launched }))
-    }
-
-    async fn start(&self, prepared: &Prepared<'_>) -> Result<(), Error> {
-        let unit = &prepared.assignment.unit;
-        let mut record = Record { phase: Phase::Starting { at: (self.clock)() }, ..prepared.record.clone() };
-        self.records.put(&unit.name, &record)?;
-        // systemd counts starts against StartLimitBurst=; a start that was asked for is not one of a crash loop.
-        self.systemd.reset_failed(&unit.name).await?;
-        let result = match unit.desired {
-            DesiredState::Launched if prepared.restart => self.systemd.restart(&unit.name).await?,
-            DesiredState::Launched => self.systemd.start(&unit.name).await?,
-            // Loaded: systemd knows it, and whoever wants it starts it. What we started before is ours to stop.
-            DesiredState::Loaded | DesiredState::Inactive if prepared.was_launched => {
-                self.systemd.stop(&unit.name).await?
-            }
-            DesiredState::Loaded | DesiredState::Inactive => bus::JobResult("done".into()),
-        };
-        record.phase = Phase::Done;
-        self.records.put(&unit.name, &record)?;
-        let error = (!result.is_done()).then(|| Error::Job { result: result.0 });
-        self.report(&unit.name, &record, error.as_ref()).await?;
-        Ok(())
-    }
-
-    async fn remove(&self, key: &GroupKey, unit: &UnitName, placement: u64) -> Result<(), Error> {
-        // Gone already, or meanwhile another group's.
-        if self.held().get(unit) != Some(key) {
-            return Ok(());
-        }
-        // Noted down first: if we are killed on the way, the unit is not taken for running.
-        if let Some(record) = self.records.get(unit)? {
-            self.records.put(unit, &Record { phase: Phase::Stopping, ..record })?;
-        }
-        // Its files may be there without a record, when it was withdrawn before it was started.
-        if files::any_in(&self.manager.unit_dir, unit)? {
-            stop(&self.systemd, unit).await?;
-            files::remove(&self.manager.unit_dir, unit)?;
-            self.reload().await?;
-            self.systemd.reset_failed(unit).await?;
-        }
-        self.records.remove(unit)?;
-        self.held().remove(unit);
-        self.reports.remove(Withdrawal { unit: unit.clone(), placement });
-        Ok(())
-    }
-
     /// Makes systemd read what was written before this call; calls that come together share one reload.
     async fn reload(&self) -> Result<(), bus::Error> {
         let ticket = self.written.fetch_add(1, Ordering::SeqCst) + 1;
@@ -504,13 +444,15 @@ impl Inner {
     async fn refresh(&self, unit: &UnitName) -> Result<(), Error> {
         match self.records.get(unit)? {
             // While it is being started, the end of the job reports it.
-            Some(record) if matches!(record.phase, Phase::Done) => self.report(unit, &record, None).await,
+            Some(record) if matches!(record.phase, Phase::Done) && self.is_of_this_life(&record) => {
+                self.report(unit, &record, None).await
+            }
             _ => Ok(()),
         }
     }
 
     async fn report(&self, unit: &UnitName, record: &Record, error: Option<&Error>) -> Result<(), Error> {
-        let state = self.systemd.state(unit).await?;
+        let state = self.systemd.state(&files::in_systemd(unit, Some(record))).await?;
         self.reports.set(UnitStatus {
             unit: unit.clone(),
             placement: record.placement,
@@ -521,6 +463,10 @@ impl Inner {
             sub: state.sub,
             result: state.result,
             main_pid: state.main_pid,
+            exit_code: state.exit_code,
+            memory: state.memory,
+            cpu_nanos: state.cpu_nanos,
+            hash: Some(record.hash.clone()),
             // A job that failed is told by the unit's own state, unless the unit does not show it.
             error: error.filter(|_| state.active != ActiveState::Failed).map(|error| chain(error)),
             since: state.since,
@@ -538,7 +484,9 @@ impl Inner {
             None if error.retryable() => 0,
             _ => unit.generation,
         };
-        let state = self.systemd.state(&unit.name).await.ok();
+        let in_systemd = UnitFile::parse(&unit.text).name_in_systemd(&unit.name);
+        // Of a template there is no state.
+        let state = self.systemd.state(&in_systemd).await.ok();
         let text = |get: fn(&UnitState) -> &str, other: &str| {
             state.as_ref().map_or_else(|| other.to_owned(), |state| get(state).to_owned())
         };
@@ -546,12 +494,16 @@ impl Inner {
             unit: unit.name.clone(),
             placement: assignment.placement,
             generation,
-            release: old.and_then(|old| old.release),
+            release: old.as_ref().and_then(|old| old.release),
             load: text(|state| &state.load, "unknown"),
             active: state.as_ref().map_or(ActiveState::Other, |state| state.active),
             sub: text(|state| &state.sub, "unknown"),
             result: state.as_ref().and_then(|state| state.result.clone()),
             main_pid: state.as_ref().and_then(|state| state.main_pid),
+            exit_code: state.as_ref().and_then(|state| state.exit_code),
+            memory: state.as_ref().and_then(|state| state.memory),
+            cpu_nanos: state.as_ref().and_then(|state| state.cpu_nanos),
+            hash: old.and_then(|old| old.hash),
             error: Some(chain(error)),
             since: state.map_or_else(|| (self.clock)(), |state| state.since),
             extra: serde_json::Map::default(),
@@ -568,14 +520,13 @@ pub async fn remove_all(manager: &Manager, systemd: &Systemd, state_dir: PathBuf
     let all = records.all()?;
     // Sockets first, so that none of them starts its service again.
     let mut names: Vec<_> = all.keys().collect();
-    names.sort_by_key(|unit| unit.kind() == UnitKind::Service);
+    names.sort_by_key(|unit| unit.kind().is_service());
     for unit in &names {
-        stop(systemd, unit).await?;
-        files::remove(&manager.unit_dir, unit)?;
+        take_away(manager, systemd, unit, all.get(unit)).await?;
     }
     systemd.reload().await?;
     for unit in &names {
-        systemd.reset_failed(unit).await?;
+        systemd.reset_failed(&files::in_systemd(unit, all.get(unit))).await?;
         records.remove(unit)?;
     }
     Ok(all.len())
@@ -590,12 +541,4 @@ pub fn forget_all(state_dir: PathBuf) -> Result<usize, Error> {
     let all = records.all()?;
     all.keys().try_for_each(|unit| records.remove(unit))?;
     Ok(all.len())
-}
-
-/// What systemd does not know is stopped.
-async fn stop(systemd: &Systemd, unit: &UnitName) -> Result<(), bus::Error> {
-    match systemd.stop(unit).await {
-        Err(error) if !error.is_unknown_unit() => Err(error),
-        _ => Ok(()),
-    }
 }

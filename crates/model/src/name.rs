@@ -186,11 +186,11 @@ impl Digest {
 }
 
 text_name!(
-    /// A systemd unit file's name with its suffix: `web.service`, `web@1.service`.
-    /// 1 to 255 of `0-9A-Za-z:-_.\@`, as systemd.unit(5) says.
+    /// The name of a file that systemd or Quadlet makes units of, with its suffix: `web.service`, `web@1.service`,
+    /// `web.container`. 1 to 255 of `0-9A-Za-z:-_.\@`, as systemd.unit(5) says.
     UnitName,
     "unit name",
-    "letters, digits and ':-_.\\@' with a unit suffix such as .service, .socket or .timer",
+    "letters, digits and ':-_.\\@' with a suffix such as .service, .timer or .container",
     |text| {
         text.len() <= 255
             && UnitKind::of(text).is_some_and(|kind| {
@@ -217,24 +217,32 @@ impl UnitName {
     /// A template (`web@.service`) can be stored but not run.
     #[must_use]
     pub fn is_template(&self) -> bool {
-        self.stem().ends_with('@')
+        self.stem().find('@').is_some_and(|at| at + 1 == self.stem().len())
     }
 
-    /// The template `x@.service` of an instance `x@1.service`; none for any other unit.
-    #[must_use]
-    pub fn template(&self) -> Option<UnitName> {
-        let (prefix, instance) = self.stem().split_once('@')?;
-        if instance.is_empty() {
-            return None;
-        }
-        let suffix = self.as_str().get(self.stem().len()..)?;
-        format!("{prefix}@{suffix}").parse().ok()
-    }
-
-    /// What stands between the `@` and the suffix of an instance; none for any other unit.
+    /// What stands behind the first `@`: `1` of `web@1.service`; none of a template, and of a unit without a template.
     #[must_use]
     pub fn instance(&self) -> Option<&str> {
         self.stem().split_once('@').map(|(_, instance)| instance).filter(|instance| !instance.is_empty())
+    }
+
+    /// The template that an instance is of: `web@.service` of `web@1.service`.
+    #[must_use]
+    pub fn template(&self) -> Option<UnitName> {
+        self.instance()?;
+        let (prefix, _) = self.stem().split_once('@')?;
+        Some(Self(format!("{prefix}@.{}", self.kind().suffix())))
+    }
+
+    /// What systemd calls the unit. Of a Quadlet file that is the service which Quadlet makes of it (`web.container`
+    /// becomes `web.service`, `data.volume` becomes `data-volume.service`), unless the file names another with
+    /// `ServiceName=`. Of any other file it is the file's own name.
+    #[must_use]
+    pub fn in_systemd(&self) -> UnitName {
+        match self.kind().quadlet_suffix() {
+            Some(suffix) => Self(format!("{}{suffix}.service", self.stem())),
+            None => self.clone(),
+        }
     }
 
     /// This instance of a template; none of a unit that is no template, or if it would be no name.
@@ -245,7 +253,8 @@ impl UnitName {
     }
 }
 
-/// The kinds of unit files that a user writes.
+/// The kinds of files that a user writes: systemd's units (but for scopes, which no file can make), and Quadlet's files,
+/// podman-systemd.unit(5), of which Podman makes services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UnitKind {
     Service,
@@ -258,10 +267,17 @@ pub enum UnitKind {
     Path,
     Timer,
     Slice,
+    Container,
+    Pod,
+    Volume,
+    Network,
+    Kube,
+    Image,
+    Build,
 }
 
 impl UnitKind {
-    const ALL: [UnitKind; 10] = [
+    pub const ALL: [UnitKind; 17] = [
         UnitKind::Service,
         UnitKind::Socket,
         UnitKind::Device,
@@ -272,6 +288,13 @@ impl UnitKind {
         UnitKind::Path,
         UnitKind::Timer,
         UnitKind::Slice,
+        UnitKind::Container,
+        UnitKind::Pod,
+        UnitKind::Volume,
+        UnitKind::Network,
+        UnitKind::Kube,
+        UnitKind::Image,
+        UnitKind::Build,
     ];
 
     /// The file name suffix without its dot.
@@ -288,6 +311,48 @@ impl UnitKind {
             UnitKind::Path => "path",
             UnitKind::Timer => "timer",
             UnitKind::Slice => "slice",
+            UnitKind::Container => "container",
+            UnitKind::Pod => "pod",
+            UnitKind::Volume => "volume",
+            UnitKind::Network => "network",
+            UnitKind::Kube => "kube",
+            UnitKind::Image => "image",
+            UnitKind::Build => "build",
+        }
+    }
+
+    /// Whether Quadlet makes a service of the file; systemd itself does not read it.
+    #[must_use]
+    pub fn is_quadlet(self) -> bool {
+        self.quadlet_suffix().is_some()
+    }
+
+    /// Whether systemd knows it as a service.
+    #[must_use]
+    pub fn is_service(self) -> bool {
+        self == UnitKind::Service || self.is_quadlet()
+    }
+
+    /// Whether there can be templates and instances of it: systemd's rule (fleet's was the same), and all that Quadlet
+    /// makes is a service.
+    #[must_use]
+    pub fn may_be_template(self) -> bool {
+        matches!(
+            self,
+            UnitKind::Service | UnitKind::Socket | UnitKind::Target | UnitKind::Path | UnitKind::Timer
+        ) || self.is_quadlet()
+    }
+
+    /// What Quadlet puts behind a file's stem to name its service.
+    fn quadlet_suffix(self) -> Option<&'static str> {
+        match self {
+            UnitKind::Container | UnitKind::Kube => Some(""),
+            UnitKind::Pod => Some("-pod"),
+            UnitKind::Volume => Some("-volume"),
+            UnitKind::Network => Some("-network"),
+            UnitKind::Image => Some("-image"),
+            UnitKind::Build => Some("-build"),
+            _ => None,
         }
     }
 
@@ -403,6 +468,9 @@ mod tests {
             ("@.service", false),
             ("web", false),
             ("web.exe", false),
+            ("web.container", true),
+            ("a.scope", false),
+            ("var-lib-a\\x2db.mount", true),
             ("a/b.service", false),
             ("a b.service", false),
         ] {
@@ -418,6 +486,31 @@ mod tests {
             ("hello-+1", false),
         ] {
             assert_eq!(text.parse::<RunId>().is_ok(), good, "run {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_unit_is_known_by_template_instance_and_systemds_name() {
+        for (name, template, instance, of, in_systemd) in [
+            ("web.service", false, None, None, "web.service"),
+            ("web@.service", true, None, None, "web@.service"),
+            ("web@1.service", false, Some("1"), Some("web@.service"), "web@1.service"),
+            ("web@a@.service", false, Some("a@"), Some("web@.service"), "web@a@.service"),
+            ("a.b@c.d.timer", false, Some("c.d"), Some("a.b@.timer"), "a.b@c.d.timer"),
+            ("web.container", false, None, None, "web.service"),
+            ("web@.container", true, None, None, "web@.service"),
+            ("web@1.container", false, Some("1"), Some("web@.container"), "web@1.service"),
+            ("a.pod", false, None, None, "a-pod.service"),
+            ("a.volume", false, None, None, "a-volume.service"),
+            ("a.network", false, None, None, "a-network.service"),
+            ("a.kube", false, None, None, "a.service"),
+            ("a.image", false, None, None, "a-image.service"),
+            ("a.build", false, None, None, "a-build.service"),
+        ] {
+            let unit: UnitName = name.parse().unwrap();
+            assert_eq!((unit.is_template(), unit.instance()), (template, instance), "{name}");
+            assert_eq!(unit.template().as_ref().map(UnitName::as_str), of, "{name}");
+            assert_eq!(unit.in_systemd().as_str(), in_systemd, "{name}");
         }
     }
 

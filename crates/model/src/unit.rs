@@ -278,6 +278,22 @@ pub enum ActiveState {
     Other,
 }
 
+impl ActiveState {
+    /// As systemd says it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ActiveState::Active => "active",
+            ActiveState::Reloading => "reloading",
+            ActiveState::Inactive => "inactive",
+            ActiveState::Failed => "failed",
+            ActiveState::Activating => "activating",
+            ActiveState::Deactivating => "deactivating",
+            ActiveState::Other => "other",
+        }
+    }
+}
+
 /// What a machine says of a unit: systemd's words and which generation of the unit it speaks of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnitStatus {
@@ -298,6 +314,19 @@ pub struct UnitStatus {
     pub result: Option<String>,
     #[serde(default)]
     pub main_pid: Option<u32>,
+    /// The exit status of a main process that ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Bytes in use when this was said. No news by itself: it is as old as the last change of anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// CPU time used since the start, in nanoseconds. As `memory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_nanos: Option<u64>,
+    /// BLAKE3 of what systemd was given, as hex digits: the unit without `[X-Fleet]`, its drop-ins and ours. While it stays,
+    /// nothing is restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<String>,
     /// Why the agent could not carry out the assignment, when it could not.
     #[serde(default)]
     pub error: Option<String>,
@@ -322,9 +351,20 @@ impl UnitStatus {
             sub: "unheard".to_owned(),
             result: None,
             main_pid: None,
+            exit_code: None,
+            memory: None,
+            cpu_nanos: None,
+            hash: None,
             error: None,
             since: placement.since,
             extra: Extra::new(),
         }
+    }
+
+    /// Whether it tells nothing that `other` does not, the use of memory and CPU aside.
+    #[must_use]
+    pub fn is_no_news_after(&self, other: &UnitStatus) -> bool {
+        let aside = |status: &UnitStatus| UnitStatus { memory: None, cpu_nanos: None, ..status.clone() };
+        aside(self) == aside(other)
     }
 }

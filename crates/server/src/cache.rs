@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
+use sealift_access::{Authority, JoinRecord, MachineCredential, TokenId, UserRecord};
+use sealift_client::api::Question;
 use sealift_model::{
     App, Assignment, Machine, MachineId, MachineSettings, Package, PackageName, Placement, Presence,
     ProjectName, Release, ReleaseNumber, Run, RunAssignment, RunId, RunState, Unit, UnitAssignment, UnitName,
@@ -37,6 +39,8 @@ pub(crate) struct World {
     pub(crate) machines: BTreeMap<MachineId, Held<Machine>>,
     pub(crate) presence: BTreeMap<MachineId, Held<Presence>>,
     pub(crate) settings: BTreeMap<MachineId, Held<MachineSettings>>,
+    /// What machines are asked, until they answer.
+    pub(crate) questions: BTreeMap<MachineId, BTreeMap<String, Held<Question>>>,
     pub(crate) units: BTreeMap<UnitName, Held<Unit>>,
     pub(crate) placements: BTreeMap<UnitName, Held<Placement>>,
     pub(crate) statuses: BTreeMap<MachineId, BTreeMap<UnitName, Held<UnitStatus>>>,
@@ -49,6 +53,10 @@ pub(crate) struct World {
     pub(crate) packages: BTreeMap<PackageName, Held<Package>>,
     pub(crate) apps: BTreeMap<ProjectName, Held<App>>,
     pub(crate) releases: BTreeMap<(ProjectName, ReleaseNumber), Held<Release>>,
+    pub(crate) authority: Option<Held<Authority>>,
+    pub(crate) users: BTreeMap<TokenId, Held<UserRecord>>,
+    pub(crate) join_tokens: BTreeMap<TokenId, Held<JoinRecord>>,
+    pub(crate) credentials: BTreeMap<MachineId, Held<MachineCredential>>,
     /// Records that are there and not understood, by key.
     unread: BTreeMap<String, Revision>,
     index: Index,
@@ -108,6 +116,7 @@ impl World {
             Key::Machine(id) => set(&mut self.machines, id, entry),
             Key::Presence(id) => set(&mut self.presence, id, entry),
             Key::Settings(id) => set(&mut self.settings, id, entry),
+            Key::Question(machine, id) => set(self.questions.entry(machine).or_default(), id, entry),
             Key::Unit(name) => set(&mut self.units, name, entry),
             Key::Placement(name) => set(&mut self.placements, name, entry),
             Key::Status(machine, unit) => set(self.statuses.entry(machine).or_default(), unit, entry),
@@ -125,6 +134,13 @@ impl World {
             Key::Package(name) => set(&mut self.packages, name, entry),
             Key::App(project) => set(&mut self.apps, project, entry),
             Key::Release(project, number) => set(&mut self.releases, (project, number), entry),
+            Key::Authority => {
+                self.authority = held(entry);
+                self.authority.is_some()
+            }
+            Key::User(id) => set(&mut self.users, id, entry),
+            Key::Join(id) => set(&mut self.join_tokens, id, entry),
+            Key::Credential(machine) => set(&mut self.credentials, machine, entry),
         };
         if !understood {
             self.unread.insert(entry.key.clone(), entry.modified);
@@ -156,6 +172,14 @@ impl World {
         match Key::parse(key) {
             Some(Key::Machine(id)) => drop(self.machines.remove(&id)),
             Some(Key::Presence(id)) => drop(self.presence.remove(&id)),
+            Some(Key::Question(machine, id)) => {
+                if let Some(questions) = self.questions.get_mut(&machine) {
+                    questions.remove(&id);
+                    if questions.is_empty() {
+                        self.questions.remove(&machine);
+                    }
+                }
+            }
             Some(Key::Settings(id)) => drop(self.settings.remove(&id)),
             Some(Key::Unit(name)) => {
                 self.units.remove(&name);
@@ -186,6 +210,10 @@ impl World {
             Some(Key::Package(name)) => drop(self.packages.remove(&name)),
             Some(Key::App(project)) => drop(self.apps.remove(&project)),
             Some(Key::Release(project, number)) => drop(self.releases.remove(&(project, number))),
+            Some(Key::Authority) => self.authority = None,
+            Some(Key::User(id)) => drop(self.users.remove(&id)),
+            Some(Key::Join(id)) => drop(self.join_tokens.remove(&id)),
+            Some(Key::Credential(machine)) => drop(self.credentials.remove(&machine)),
             None => {}
         }
     }
@@ -197,6 +225,9 @@ impl World {
             Key::Machine(id) => self.machines.get(id).map(|held| held.modified),
             Key::Presence(id) => self.presence.get(id).map(|held| held.modified),
             Key::Settings(id) => self.settings.get(id).map(|held| held.modified),
+            Key::Question(machine, id) => {
+                self.questions.get(machine).and_then(|all| all.get(id)).map(|held| held.modified)
+            }
             Key::Unit(name) => self.units.get(name).map(|held| held.modified),
             Key::Placement(name) => self.placements.get(name).map(|held| held.modified),
             Key::Status(machine, unit) => self.status(machine, unit).map(|held| held.modified),
@@ -210,6 +241,10 @@ impl World {
             Key::Release(project, number) => {
                 self.releases.get(&(project.clone(), *number)).map(|held| held.modified)
             }
+            Key::Authority => self.authority.as_ref().map(|held| held.modified),
+            Key::User(id) => self.users.get(id).map(|held| held.modified),
+            Key::Join(id) => self.join_tokens.get(id).map(|held| held.modified),
+            Key::Credential(machine) => self.credentials.get(machine).map(|held| held.modified),
         };
         understood.or_else(|| self.unread(key))
     }
@@ -254,7 +289,7 @@ impl World {
                 let attempts = self.runs.get(&id).into_iter().flat_map(|run| &run.value.attempts);
                 into.extend(attempts.map(|attempt| attempt.machine.clone()));
             }
-            Some(Key::Presence(id) | Key::Machine(id)) => drop(into.insert(id)),
+            Some(Key::Presence(id) | Key::Machine(id) | Key::Question(id, _)) => drop(into.insert(id)),
             _ => {}
         }
     }

@@ -126,6 +126,7 @@ impl Planning {
             let world = inner.cache.world();
             let now = (inner.clock)();
             self.learn(&world, changed, now);
+            inner.metrics.passes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             let Some(fitting) = self.fitting(&world, now)? else {
                 self.explain(inner);
                 return Ok(false);
@@ -197,7 +198,7 @@ impl Planning {
             Key::App(project) | Key::Release(project, _) => {
                 Change::App(project.clone(), app_view(world, project).map(Arc::new))
             }
-            Key::Leader | Key::RunCounter(_) | Key::Request(_) | Key::Package(_) => return,
+            _ => return,
         };
         self.planner.feed(change);
     }

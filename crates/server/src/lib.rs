@@ -5,12 +5,16 @@
 //! (agents do).
 
 mod api;
+mod audit;
 mod cache;
 mod controller;
 mod keys;
 mod leading;
 mod logs;
+mod metrics;
 mod secrets;
 mod server;
+mod tls;
 
 pub use server::{Election, Error, Options, Server};
+pub use tls::Options as TlsOptions;

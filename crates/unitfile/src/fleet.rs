@@ -1,15 +1,16 @@
-//! `[X-Fleet]` as fleet 1.0 read it.
+//! `[X-Fleet]` as fleet 1.0 read it. The keys that came after fleet are in `later_keys.rs`.
 //!
 //! One rule is systemd's and not fleet's: an empty assignment resets its key. fleet took it as a machine or a unit
 //! without a name, which nothing can meet.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use sealift_model::diagnostic::{Diagnostic, Severity};
 use sealift_model::{Requirements, UnitName};
 
 use crate::unit_file::{Assignment, UnitFile};
-use crate::{MOST_OF_A_KIND, finding, known, near, sort};
+use crate::{MOST_OF_A_KIND, finding, known, later_keys, near, sort};
 use sealift_model::glob_matches;
 
 pub(crate) const SECTION: &str = "X-Fleet";
@@ -32,19 +33,19 @@ const DEPRECATED: [(&str, &str); 5] = [
 ];
 
 /// One value out of an assignment, specifiers replaced.
-struct Item<'a> {
-    text: String,
-    source: &'a Assignment,
+pub(crate) struct Item<'a> {
+    pub(crate) text: String,
+    pub(crate) source: &'a Assignment,
     /// Its bytes in the assignment's value.
     range: Range<usize>,
 }
 
 impl Item<'_> {
-    fn line(&self) -> usize {
+    pub(crate) fn line(&self) -> usize {
         self.source.place_in_value(self.range.clone()).line
     }
 
-    fn finding(&self, severity: Severity, message: String, help: Option<String>) -> Diagnostic {
+    pub(crate) fn finding(&self, severity: Severity, message: String, help: Option<String>) -> Diagnostic {
         finding(severity, self.source.place_in_value(self.range.clone()), message, help)
     }
 }
@@ -67,7 +68,7 @@ pub(crate) fn read(file: &UnitFile, name: &UnitName) -> (Requirements, Vec<Diagn
         replaces: texts(&replaces),
         ..Requirements::default()
     };
-    reader.metadata(&mut requirements);
+    requirements.metadata = reader.pairs(METADATA).0;
 
     for (one, other) in [
         (&machine_id, &machine_of),
@@ -83,15 +84,17 @@ pub(crate) fn read(file: &UnitFile, name: &UnitName) -> (Requirements, Vec<Diagn
     for keeps_away in [&conflicts, &replaces] {
         reader.check_peers(&machine_of, keeps_away);
     }
+    let fixed = later_keys::Fixed { machine_id, machine_of, global, keeps_away: [conflicts, replaces] };
+    later_keys::read(&mut reader, &mut requirements, &fixed);
     let mut findings = reader.findings;
     sort(&mut findings);
     (requirements, findings)
 }
 
-struct Reader<'a> {
-    file: &'a UnitFile,
-    name: &'a UnitName,
-    findings: Vec<Diagnostic>,
+pub(crate) struct Reader<'a> {
+    pub(crate) file: &'a UnitFile,
+    pub(crate) name: &'a UnitName,
+    pub(crate) findings: Vec<Diagnostic>,
 }
 
 impl<'a> Reader<'a> {
@@ -147,8 +150,13 @@ impl<'a> Reader<'a> {
     }
 
     fn conflicts(&self) -> Vec<Item<'a>> {
+        self.words(CONFLICTS)
+    }
+
+    /// The words of all values of these keys.
+    pub(crate) fn words(&self, keys: &[&str]) -> Vec<Item<'a>> {
         let mut words = Vec::new();
-        for Item { text, source, range } in self.items(CONFLICTS) {
+        for Item { text, source, range } in self.items(keys) {
             words.extend(text.split_whitespace().map(|word| Item {
                 text: word.to_owned(),
                 source,
@@ -171,24 +179,32 @@ impl<'a> Reader<'a> {
 
     /// The word that makes the unit global, if there is one. The last assignment decides.
     fn global(&mut self) -> Vec<Item<'a>> {
-        let Some(last) = self.items(&[GLOBAL]).pop() else { return Vec::new() };
+        self.yes(GLOBAL).into_iter().collect()
+    }
+
+    /// The word that says yes to a key, if the last one does.
+    pub(crate) fn yes(&mut self, key: &str) -> Option<Item<'a>> {
+        let last = self.items(&[key]).pop()?;
         match last.text.to_lowercase().as_str() {
-            "true" | "yes" | "1" | "on" | "t" => return vec![last],
+            "true" | "yes" | "1" | "on" | "t" => return Some(last),
             "false" | "no" | "0" | "off" | "f" => {}
             _ => {
                 let message = format!("{:?} is neither true nor false, and counts as false", last.text);
                 self.findings.push(last.finding(Severity::Warning, message, None));
             }
         }
-        Vec::new()
+        None
     }
 
-    fn metadata(&mut self, requirements: &mut Requirements) {
-        let mut malformed = Vec::new();
-        for item in self.items(METADATA) {
+    /// The `key=value` pairs of these keys, and the values that they were read from.
+    pub(crate) fn pairs(&mut self, keys: &[&str]) -> (BTreeMap<String, BTreeSet<String>>, Vec<Item<'a>>) {
+        let mut pairs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let (mut good, mut malformed) = (Vec::new(), Vec::new());
+        for item in self.items(keys) {
             match item.text.split('=').collect::<Vec<_>>()[..] {
                 [key, value] if !key.is_empty() && !value.is_empty() => {
-                    requirements.metadata.entry(key.to_owned()).or_default().insert(value.to_owned());
+                    pairs.entry(key.to_owned()).or_default().insert(value.to_owned());
+                    good.push(item);
                 }
                 _ => malformed.push(item),
             }
@@ -198,10 +214,11 @@ impl<'a> Reader<'a> {
             let help = "several pairs are written \"a=b\" \"c=d\", each in quotes, or on lines of their own";
             self.findings.push(item.finding(Severity::Warning, message, Some(help.into())));
         }
+        (pairs, good)
     }
 
     /// fleet refused a unit that has both; the finding stands at the one that comes later in the file.
-    fn check_pair(&mut self, one: &[Item], other: &[Item]) {
+    pub(crate) fn check_pair(&mut self, one: &[Item], other: &[Item]) {
         let (Some(one), Some(other)) = (one.first(), other.first()) else { return };
         let (first, second) = if one.line() <= other.line() { (one, other) } else { (other, one) };
         self.findings.push(finding(
@@ -229,7 +246,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The values of these keys, key by key.
-    fn items(&self, keys: &[&str]) -> Vec<Item<'a>> {
+    pub(crate) fn items(&self, keys: &[&str]) -> Vec<Item<'a>> {
         let assignments = keys.iter().flat_map(|key| self.file.list(SECTION, key));
         assignments
             .flat_map(|source| {
@@ -264,7 +281,7 @@ fn pieces(value: &str) -> Vec<(String, Range<usize>)> {
 
 /// Replaces `%n` (full name), `%N` (without suffix), `%p` (before the `@`) and `%i` (after it). fleet knew no other
 /// specifiers, `%%` included.
-fn expand(text: &str, name: &UnitName) -> String {
+pub(crate) fn expand(text: &str, name: &UnitName) -> String {
     let (prefix, instance) = name.stem().split_once('@').unwrap_or((name.stem(), ""));
     let mut out = String::new();
     let mut rest = text;

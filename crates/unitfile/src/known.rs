@@ -1,12 +1,15 @@
-//! The sections and keys that systemd knows, old spellings included, and fleet's own.
+//! The sections and keys that systemd and Quadlet know, old spellings included, and those of `[X-Fleet]`.
 //!
-//! What `systemd --dump-configuration-items` of version 252 prints, and what later versions up to 258 added. All of
-//! it, not only the common keys, so that one which is rare but right is not taken for a slip of the fingers.
+//! What `systemd --dump-configuration-items` of version 252 prints, and what later versions up to 258 added; and what
+//! Quadlet of Podman 4.4 to 5.6 reads, podman-systemd.unit(5). All of it, not only the common keys, so that one which
+//! is rare but right is not taken for a slip of the fingers.
+
+use sealift_model::UnitKind;
 
 use crate::fleet;
 
 /// Every section that some kind of unit file has.
-pub(crate) const SECTIONS: [&str; 13] = [
+pub(crate) const SECTIONS: [&str; 21] = [
     "Unit",
     "Install",
     "Service",
@@ -19,8 +22,58 @@ pub(crate) const SECTIONS: [&str; 13] = [
     "Slice",
     "Target",
     "Device",
+    "Container",
+    "Pod",
+    "Volume",
+    "Network",
+    "Kube",
+    "Image",
+    "Build",
+    "Quadlet",
     fleet::SECTION,
 ];
+
+/// The section that only this kind of file has.
+pub(crate) fn own_section(kind: UnitKind) -> &'static str {
+    match kind {
+        UnitKind::Service => "Service",
+        UnitKind::Socket => "Socket",
+        UnitKind::Device => "Device",
+        UnitKind::Mount => "Mount",
+        UnitKind::Automount => "Automount",
+        UnitKind::Swap => "Swap",
+        UnitKind::Target => "Target",
+        UnitKind::Path => "Path",
+        UnitKind::Timer => "Timer",
+        UnitKind::Slice => "Slice",
+        UnitKind::Container => "Container",
+        UnitKind::Pod => "Pod",
+        UnitKind::Volume => "Volume",
+        UnitKind::Network => "Network",
+        UnitKind::Kube => "Kube",
+        UnitKind::Image => "Image",
+        UnitKind::Build => "Build",
+    }
+}
+
+/// The sections that somebody reads in this kind of file.
+pub(crate) fn read_sections(kind: UnitKind) -> Vec<&'static str> {
+    let mut sections = vec!["Unit", "Install", own_section(kind), fleet::SECTION];
+    if kind.is_quadlet() {
+        sections.extend(["Service", "Quadlet"]);
+    }
+    sections
+}
+
+/// Whether systemd reads systemd.resource-control(5) in it.
+pub(crate) fn has_control_group(section: &str) -> bool {
+    ["Service", "Socket", "Mount", "Swap", "Slice"].contains(&section)
+}
+
+/// Whether systemd keeps a control group for units of this kind.
+pub(crate) fn has_processes(kind: UnitKind) -> bool {
+    kind.is_service() || matches!(kind, UnitKind::Socket | UnitKind::Mount | UnitKind::Swap | UnitKind::Slice)
+}
 
 /// The keys of a section. None for a section whose keys nobody checks.
 pub(crate) fn keys(section: &str) -> Option<impl Iterator<Item = &'static str>> {
@@ -35,14 +88,27 @@ pub(crate) fn keys(section: &str) -> Option<impl Iterator<Item = &'static str>> 
         "Automount" => &[AUTOMOUNT],
         "Swap" => &[SWAP, EXEC, KILL, CGROUP],
         "Slice" => &[SLICE, CGROUP],
+        "Container" => &[CONTAINER],
+        "Pod" => &[POD],
+        "Volume" => &[VOLUME],
+        "Network" => &[NETWORK],
+        "Kube" => &[KUBE],
+        "Image" => &[IMAGE],
+        "Build" => &[BUILD],
+        "Quadlet" => &["DefaultDependencies"],
         fleet::SECTION => &[FLEET],
         _ => return None,
     };
     Some(lists.iter().flat_map(|list| list.split_ascii_whitespace()))
 }
 
-/// `[X-Fleet]` without its deprecated spellings.
-pub(crate) const FLEET: &str = "MachineID MachineOf MachineMetadata Conflicts Global Replaces";
+/// `[X-Fleet]` without its deprecated spellings; first fleet's own keys, then those that came after it.
+pub(crate) const FLEET: &str = "
+    MachineID MachineOf MachineMetadata Conflicts Global Replaces
+    Memory CPU MemoryMax CPUMax MachineClass Spread PreferMachineMetadata PreferMachineOf Priority Preempt
+    Replicas CutOff UpdateMaxOut UpdateCanary UpdateOrder UpdateHold UpdateHealth UpdateTimeout
+    UpdateOnFailure
+";
 
 const UNIT: &str = "
     Description Documentation SourcePath Requires Requisite Wants BindsTo BindTo Upholds Conflicts
@@ -170,4 +236,52 @@ const CGROUP: &str = "
     StartupMemoryMax StartupMemorySwapMax MemoryZSwapMax StartupMemoryZSwapMax MemoryZSwapWriteback
     DelegateSubgroup ManagedOOMMemoryPressureDurationSec NetClass MemoryPressureThresholdSec
     MemoryPressureWatch NFTSet CoredumpReceive
+";
+
+const CONTAINER: &str = "
+    AddCapability AddDevice AddHost Annotation AppArmor AutoUpdate CgroupsMode ContainerName
+    ContainersConfModule DNS DNSOption DNSSearch DropCapability Entrypoint Environment EnvironmentFile
+    EnvironmentHost Exec ExposeHostPort GIDMap GlobalArgs Group GroupAdd HealthCmd HealthInterval
+    HealthLogDestination HealthMaxLogCount HealthMaxLogSize HealthOnFailure HealthRetries
+    HealthStartPeriod HealthStartupCmd HealthStartupInterval HealthStartupRetries HealthStartupSuccess
+    HealthStartupTimeout HealthTimeout HostName HttpProxy IP IP6 Image Label LogDriver LogOpt Mask Memory
+    Mount Network NetworkAlias NoNewPrivileges Notify PidsLimit Pod PodmanArgs PublishPort Pull ReadOnly
+    ReadOnlyTmpfs ReloadCmd ReloadSignal RemapGid RemapUid RemapUidSize RemapUsers Retry RetryDelay Rootfs
+    RunInit SeccompProfile Secret SecurityLabelDisable SecurityLabelFileType SecurityLabelLevel
+    SecurityLabelNested SecurityLabelType ServiceName ShmSize StartWithPod StopSignal StopTimeout
+    SubGIDMap SubUIDMap Sysctl Timezone Tmpfs UIDMap Ulimit Unmask User UserNS VolatileTmp Volume
+    WorkingDir
+";
+
+const POD: &str = "
+    AddHost ContainersConfModule DNS DNSOption DNSSearch ExitPolicy GIDMap GlobalArgs HostName IP IP6
+    Label Network NetworkAlias PodName PodmanArgs PublishPort RemapGid RemapUid RemapUidSize RemapUsers
+    ServiceName ShmSize StopTimeout SubGIDMap SubUIDMap UIDMap UserNS Volume
+";
+
+const VOLUME: &str = "
+    ContainersConfModule Copy Device Driver GID GlobalArgs Group Image Label Options PodmanArgs
+    ServiceName Type UID User VolumeName
+";
+
+const NETWORK: &str = "
+    ContainersConfModule DNS DisableDNS Driver Gateway GlobalArgs IPAMDriver IPRange IPv6 InterfaceName
+    Internal Label NetworkDeleteOnStop NetworkName Options PodmanArgs ServiceName Subnet
+";
+
+const KUBE: &str = "
+    AutoUpdate ConfigMap ContainersConfModule ExitCodePropagation GlobalArgs KubeDownForce LogDriver
+    LogOpt Network PodmanArgs PublishPort RemapGid RemapUid RemapUidSize RemapUsers ServiceName
+    SetWorkingDirectory UserNS Yaml
+";
+
+const IMAGE: &str = "
+    AllTags Arch AuthFile CertDir ContainersConfModule Creds DecryptionKey GlobalArgs Image ImageTag OS
+    PodmanArgs Policy Retry RetryDelay ServiceName TLSVerify Variant
+";
+
+const BUILD: &str = "
+    Annotation Arch AuthFile BuildArg ContainersConfModule DNS DNSOption DNSSearch Environment File
+    ForceRM GlobalArgs GroupAdd IgnoreFile ImageTag Label Network PodmanArgs Pull Retry RetryDelay Secret
+    ServiceName SetWorkingDirectory TLSVerify Target Variant Volume
 ";

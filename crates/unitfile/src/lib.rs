@@ -1,24 +1,36 @@
-//! systemd unit files with an `[X-Fleet]` section: read with positions, given back byte for byte, checked.
+//! systemd unit files and Quadlet files with an `[X-Fleet]` section: read with positions, given back byte for byte,
+//! checked.
 //!
-//! Any text is a [`UnitFile`]. What systemd or fleet would refuse or pass over is a finding with its place in the
-//! file, so that an author sees all of it at once and before a machine does. `[X-Fleet]` is read as fleet 1.0 read
-//! it, the deprecated spellings included.
+//! Any text is a [`UnitFile`]. What systemd, Quadlet or fleet would refuse or pass over is a finding with its place in
+//! the file, so that an author sees all of it at once and before a machine does. `[X-Fleet]` is read as fleet 1.0 read
+//! it, the deprecated spellings included, with the keys that came after fleet.
 //!
-//! This crate knows no machines, no other units and no paths: it judges one file by its name and its text.
+//! This crate knows no machines and no paths: it judges files by their names and texts, one alone ([`verify`]), one with
+//! its drop-ins ([`verify_unit`]) or many together ([`verify_folder`]).
 
 mod fleet;
+mod folder;
 mod known;
+mod later_keys;
 mod line;
+mod quadlet;
 mod unit_file;
+mod value;
 mod verify;
 
 use std::cmp::Reverse;
 
 use sealift_model::diagnostic::{Diagnostic, Severity, nearest};
 
+pub use folder::{DROP_IN_OF_OURS, Finding, FolderUnit, verify_drop_in_name, verify_folder, verify_unit};
 pub use line::{Comment, Place};
 pub use unit_file::{Assignment, Section, UnitFile};
 pub use verify::verify;
+
+/// The keys of `[X-Fleet]` without their deprecated spellings: fleet's own, then those that came after it.
+pub fn fleet_keys() -> impl Iterator<Item = &'static str> {
+    known::FLEET.split_ascii_whitespace()
+}
 
 /// A word longer than this is no slip of the fingers; comparing it with every known word would only cost time.
 const LONGEST_TYPO: usize = 64;

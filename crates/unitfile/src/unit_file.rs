@@ -9,7 +9,7 @@ use sealift_model::diagnostic::{Diagnostic, Severity};
 use sealift_model::{Requirements, UnitName};
 
 use crate::line::{BLANKS, Comment, Line, Lines, Place};
-use crate::{finding, fleet, sort};
+use crate::{finding, fleet, known, sort};
 
 /// A unit file with the place of everything in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,6 +198,38 @@ impl UnitFile {
         list
     }
 
+    /// The text without its `[X-Fleet]` sections, from their headers to the next ones: what systemd acts on. Two texts
+    /// for which it is the same are the same unit to systemd.
+    #[must_use]
+    pub fn text_for_systemd(&self) -> String {
+        let mut headers =
+            self.sections.iter().map(|section| (section.place.line, section.name == fleet::SECTION));
+        let mut next = headers.next();
+        let mut dropped = false;
+        let mut kept = String::with_capacity(self.text.len());
+        for (index, line) in self.text.split_inclusive('\n').enumerate() {
+            while let Some((_, fleets)) = next.filter(|(header, _)| *header == index + 1) {
+                dropped = fleets;
+                next = headers.next();
+            }
+            if !dropped {
+                kept.push_str(line);
+            }
+        }
+        kept
+    }
+
+    /// What systemd calls the unit that is made of this file: its own name, or of a Quadlet file the service's, which
+    /// the file may choose with `ServiceName=`.
+    #[must_use]
+    pub fn name_in_systemd(&self, name: &UnitName) -> UnitName {
+        let chosen = || {
+            let chosen = self.value(known::own_section(name.kind()), "ServiceName")?;
+            format!("{chosen}.service").parse().ok()
+        };
+        if name.kind().is_quadlet() { chosen().unwrap_or_else(|| name.in_systemd()) } else { name.clone() }
+    }
+
     /// What `[X-Fleet]` asks of a machine, and what is wrong with it. With an error among the findings the
     /// requirements contradict each other, and no machine can meet them.
     #[must_use]
@@ -313,6 +345,36 @@ mod tests {
         assert_eq!(assignment.place_in_value(5..8), place(5, 4, 3));
         assert_eq!(assignment.place_in_value(8..999), place(5, 7, 2));
         assert_eq!(assignment.place_in_value(999..9999), assignment.value_place());
+    }
+
+    #[test]
+    fn what_systemd_acts_on_is_the_text_without_fleets_sections() {
+        for (text, wanted) in [
+            ("", ""),
+            ("[A]\nb=c\n", "[A]\nb=c\n"),
+            ("# x\n[A]\nb=c\n[X-Fleet]\nGlobal=1\n# y\n", "# x\n[A]\nb=c\n"),
+            ("[X-Fleet]\nGlobal=1\n[A]\r\nb=c", "[A]\r\nb=c"),
+            ("[X-Fleet]\n[X-Fleet]\nGlobal=1\n [A]\n[X-Fleet]\nb\n[B]\n", " [A]\n[B]\n"),
+            // A header inside a value is none.
+            ("[A]\nb=c\\\n[X-Fleet]\nd=e\n", "[A]\nb=c\\\n[X-Fleet]\nd=e\n"),
+        ] {
+            assert_eq!(UnitFile::parse(text).text_for_systemd(), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_quadlet_file_may_choose_its_services_name() {
+        for (name, text, wanted) in [
+            ("a.service", "[Service]\nServiceName=b\n", "a.service"),
+            ("a.container", "[Container]\nImage=x\n", "a.service"),
+            ("a.container", "[Container]\nServiceName=b\nServiceName=c\n", "c.service"),
+            ("a.pod", "[Pod]\nServiceName=b\n", "b.service"),
+            ("a.pod", "[Container]\nServiceName=b\n", "a-pod.service"),
+            ("a.pod", "[Pod]\nServiceName=b/c\n", "a-pod.service"),
+            ("a.pod", "[Pod]\nServiceName=\n", "a-pod.service"),
+        ] {
+            assert_eq!(UnitFile::parse(text).name_in_systemd(&name.parse().unwrap()).as_str(), wanted);
+        }
     }
 
     fn lies_inside(text: &str, place: Place) -> bool {

@@ -23,6 +23,8 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than systemd's own default limits for start and stop (90 s each) together, so that systemd decides first.
 const JOB_TIMEOUT: Duration = Duration::from_secs(200);
+/// waitid(2): a process that ended by itself, and by no signal.
+const CLD_EXITED: i32 = 1;
 /// Signals that may wait for a slow reader before it has to look at the state itself.
 const SIGNALS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4096).unwrap();
 
@@ -40,11 +42,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether systemd says that it knows no such unit.
+    /// Whether systemd says that it knows no such unit, or has none loaded: then nothing of it runs.
     #[must_use]
     pub fn is_unknown_unit(&self) -> bool {
         matches!(self, Error::Call { source: zbus::Error::MethodError(name, _, _), .. }
-            if name.as_str() == "org.freedesktop.systemd1.NoSuchUnit")
+            if matches!(name.as_str(), "org.freedesktop.systemd1.NoSuchUnit"
+                | "org.freedesktop.systemd1.LoadFailed"
+                | "org.freedesktop.systemd1.UnitMasked"))
     }
 }
 
@@ -72,6 +76,12 @@ pub struct UnitState {
     pub main_pid: Option<u32>,
     /// When ActiveState last changed.
     pub since: Timestamp,
+    /// Of a service whose main process ended by itself: its exit status.
+    pub exit_code: Option<i32>,
+    /// Bytes in use, where systemd counts them.
+    pub memory: Option<u64>,
+    /// CPU time used since the start, in nanoseconds, where systemd counts it.
+    pub cpu_nanos: Option<u64>,
 }
 
 /// What systemd told us unasked.
@@ -191,37 +201,93 @@ impl Systemd {
                 result: None,
                 main_pid: None,
                 since: Timestamp(0),
+                exit_code: None,
+                memory: None,
+                cpu_nanos: None,
             });
         };
         let path = unit_path(unit);
-        let since: Option<u64> =
-            self.property(&path, "org.freedesktop.systemd1.Unit", "StateChangeTimestamp").await?;
-        let (mut result, mut main_pid) = (None, None);
-        if unit.kind() == UnitKind::Service {
-            let service = "org.freedesktop.systemd1.Service";
-            result = self.property::<String>(&path, service, "Result").await?;
-            main_pid = self.property::<u32>(&path, service, "MainPID").await?.filter(|pid| *pid != 0);
-        }
+        let (own, service) = (own_interface(unit.kind()), unit.kind() == UnitKind::Service);
+        let known = |counted: Option<u64>| counted.filter(|counted| *counted != u64::MAX);
+        let (since, memory, cpu_nanos, result, main_pid, ended, status) = tokio::try_join!(
+            self.property::<u64>(&path, "org.freedesktop.systemd1.Unit", "StateChangeTimestamp"),
+            self.property_if::<u64>(own.is_some(), &path, own, "MemoryCurrent"),
+            self.property_if::<u64>(own.is_some(), &path, own, "CPUUsageNSec"),
+            self.property_if::<String>(service, &path, own, "Result"),
+            self.property_if::<u32>(service, &path, own, "MainPID"),
+            self.property_if::<i32>(service, &path, own, "ExecMainCode"),
+            self.property_if::<i32>(service, &path, own, "ExecMainStatus"),
+        )?;
         Ok(UnitState {
             load,
             active: active_state(&active),
             sub,
             result,
-            main_pid,
+            main_pid: main_pid.filter(|pid| *pid != 0),
             since: Timestamp(since.unwrap_or(0) / 1000),
+            exit_code: status.filter(|_| ended == Some(CLD_EXITED)),
+            memory: known(memory),
+            cpu_nanos: known(cpu_nanos),
         })
     }
 
-    /// The file that systemd read the unit from; none for a unit that it knows of no file for.
+    /// Makes the links that `[Install]` asks for, until the next boot. systemd has to read its files again after it.
+    ///
+    /// # Errors
+    /// When systemd says no, such as for a unit in `Also=` that is not there.
+    pub async fn enable(&self, unit: &UnitName) -> Result<(), Error> {
+        type Links = (bool, Vec<(String, String, String)>);
+        let body = (vec![unit.as_str()], true, true);
+        self.call::<_, Links>(ROOT, MANAGER, "EnableUnitFiles", &body).await.map(drop)
+    }
+
+    /// Removes the links that [`Systemd::enable`] made. Links that are not there are fine.
+    ///
+    /// # Errors
+    /// When systemd says no.
+    pub async fn disable(&self, unit: &UnitName) -> Result<(), Error> {
+        type Links = Vec<(String, String, String)>;
+        let outcome =
+            self.call::<_, Links>(ROOT, MANAGER, "DisableUnitFiles", &(vec![unit.as_str()], true)).await;
+        match outcome {
+            Err(error) if !error.is_unknown_unit() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file that systemd has the unit from: of a generated unit the one that the generator made it of. None for a
+    /// unit that it knows of no file for.
     ///
     /// # Errors
     /// When systemd cannot be asked.
-    pub async fn fragment(&self, unit: &UnitName) -> Result<Option<PathBuf>, Error> {
+    pub async fn origin(&self, unit: &UnitName) -> Result<Option<PathBuf>, Error> {
         // Asking loads a unit that has a file and that nothing has needed so far.
         let path: OwnedObjectPath = self.call(ROOT, MANAGER, "LoadUnit", &(unit.as_str(),)).await?;
-        let file: Option<String> =
-            self.property(path.as_str(), "org.freedesktop.systemd1.Unit", "FragmentPath").await?;
-        Ok(file.filter(|file| !file.is_empty()).map(PathBuf::from))
+        let interface = "org.freedesktop.systemd1.Unit";
+        let file = async |name| -> Result<Option<PathBuf>, Error> {
+            let file: Option<String> = self.property(path.as_str(), interface, name).await?;
+            Ok(file.filter(|file| !file.is_empty()).map(PathBuf::from))
+        };
+        let fragment = file("FragmentPath").await?;
+        let generated = |fragment: &PathBuf| {
+            fragment.parent().is_some_and(|dir| {
+                dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("generator"))
+            })
+        };
+        if fragment.as_ref().is_some_and(generated)
+            && let Some(source) = file("SourcePath").await?
+        {
+            return Ok(Some(source));
+        }
+        Ok(fragment)
+    }
+
+    /// What tells one life of systemd from the next: the time at which it began, in microseconds.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked.
+    pub async fn life(&self) -> Result<u64, Error> {
+        Ok(self.property(ROOT, MANAGER, "UserspaceTimestamp").await?.unwrap_or(0))
     }
 
     /// When the unit last began to start, if it ever did.
@@ -281,6 +347,22 @@ impl Systemd {
         }
     }
 
+    async fn property_if<T>(
+        &self,
+        wanted: bool,
+        path: &str,
+        interface: Option<&str>,
+        name: &str,
+    ) -> Result<Option<T>, Error>
+    where
+        T: TryFrom<OwnedVariant>,
+    {
+        match interface.filter(|_| wanted) {
+            Some(interface) => self.property(path, interface, name).await,
+            None => Ok(None),
+        }
+    }
+
     async fn call<B, R>(
         &self,
         path: &str,
@@ -304,6 +386,18 @@ impl Systemd {
             .await
             .map_err(failed)?;
         reply.body().deserialize().map_err(failed)
+    }
+}
+
+/// The interface with what only units of this kind have, of kinds whose use of memory and CPU systemd can count.
+fn own_interface(kind: UnitKind) -> Option<&'static str> {
+    match kind {
+        UnitKind::Service => Some("org.freedesktop.systemd1.Service"),
+        UnitKind::Socket => Some("org.freedesktop.systemd1.Socket"),
+        UnitKind::Mount => Some("org.freedesktop.systemd1.Mount"),
+        UnitKind::Swap => Some("org.freedesktop.systemd1.Swap"),
+        UnitKind::Slice => Some("org.freedesktop.systemd1.Slice"),
+        _ => None,
     }
 }
 

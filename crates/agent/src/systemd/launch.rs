@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::bus::{self, Systemd};
+use super::quadlet::Quadlet;
 
 /// How long a private manager may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,6 +56,8 @@ pub struct Manager {
     pub socket: PathBuf,
     /// Unit files are put here. Lost at a reboot, when the agent puts them again.
     pub unit_dir: PathBuf,
+    /// Of which systemd gets the services of Quadlet files.
+    pub quadlet: Quadlet,
 }
 
 /// What there is on this machine, looked at by the caller.
@@ -130,6 +133,7 @@ pub async fn connect(around: &Surroundings) -> Result<(Manager, Systemd), Error>
                 scope: Scope::System,
                 socket: "/run/dbus/system_bus_socket".into(),
                 unit_dir: "/run/systemd/system".into(),
+                quadlet: Quadlet::of_system(),
             };
             let systemd = Systemd::connect(&manager.socket).await.map_err(Error::System)?;
             return Ok((manager, systemd));
@@ -142,6 +146,7 @@ pub async fn connect(around: &Surroundings) -> Result<(Manager, Systemd), Error>
             scope: Scope::User,
             socket: runtime.join("bus"),
             unit_dir: runtime.join("systemd/user"),
+            quadlet: Quadlet::of_user(&runtime),
         };
         let systemd = Systemd::connect(&manager.socket)
             .await
@@ -167,7 +172,8 @@ pub fn private(dir: &Path) -> Result<Manager, Error> {
     if socket.as_os_str().len() > SOCKET_PATH_LIMIT {
         return Err(Error::PathTooLong { path: socket });
     }
-    Ok(Manager { scope: Scope::Private, socket, unit_dir: runtime.join("systemd/user") })
+    let quadlet = Quadlet::of_user(&runtime);
+    Ok(Manager { scope: Scope::Private, socket, unit_dir: runtime.join("systemd/user"), quadlet })
 }
 
 /// Ends a private manager and all its units, and waits until nothing of it is left but its folders.

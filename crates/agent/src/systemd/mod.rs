@@ -1,10 +1,13 @@
-//! The machine's own systemd: which manager to talk to ([`launch`]) and how ([`bus`]).
+//! The machine's own systemd: which manager to talk to ([`launch`]) and how ([`bus`]), and Podman's generator of services
+//! for it ([`quadlet`]).
 //!
 //! systemd is the only unit manager there is; this module supervises nothing itself. It does not know assignments,
 //! releases or servers.
 
 pub mod bus;
 pub mod launch;
+pub mod quadlet;
 
 pub use bus::{Change, JobResult, Systemd, UnitState};
 pub use launch::{Manager, Scope};
+pub use quadlet::Quadlet;

@@ -1,6 +1,6 @@
 //! What the agent carried out for a unit, in a file a unit, so that its next life knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -22,14 +22,31 @@ pub(super) struct Record {
     /// Whether it was started, and not merely made known to systemd.
     #[serde(default)]
     pub(super) launched: bool,
-    /// Of the unit file and its drop-in as systemd reads them.
+    /// Of the unit file and its drop-ins as systemd reads them.
     pub(super) hash: String,
+    /// What systemd calls it, where that is not the unit's own name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) in_systemd: Option<UnitName>,
+    /// The author's drop-ins that may have been written.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) drop_ins: BTreeSet<String>,
+    /// Whether links that `[Install]` asks for may have been made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) enabled: bool,
+    /// The systemd that was told; 0 if that is not known.
+    #[serde(default)]
+    pub(super) life: u64,
+    /// How many restarts of it had been asked for.
+    #[serde(default)]
+    pub(super) restarts: u64,
     pub(super) phase: Phase,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "phase")]
 pub(super) enum Phase {
+    /// Its files were about to be written; nothing was started by them yet.
+    Writing,
     /// systemd was about to be told at this time.
     Starting {
         at: Timestamp,

@@ -8,3 +8,4 @@
 
 mod releases;
 mod systemd;
+mod units;

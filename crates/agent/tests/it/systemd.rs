@@ -6,7 +6,7 @@ use sealift_agent::systemd::launch::{self, Surroundings};
 use sealift_agent::systemd::{Manager, Systemd};
 use sealift_model::ActiveState;
 
-async fn manager(dir: &Path) -> (Manager, Systemd) {
+pub(crate) async fn manager(dir: &Path) -> (Manager, Systemd) {
     let around = Surroundings {
         is_root: rustix::process::geteuid().is_root(),
         uid: rustix::process::geteuid().as_raw(),

@@ -52,8 +52,11 @@ pub(super) async fn dev(args: DevArgs, global: &Global) -> Result<ExitCode, Erro
             machine_ttl: MACHINE_TTL,
             clock: Arc::new(now),
             election: None,
+            advertise: None,
             unix: Some(unix),
             tcp: tcp.map(|listener| (listener, token)),
+            tls: None,
+            open_metrics: false,
         },
         shutdown.clone(),
     )

@@ -1,8 +1,8 @@
-//! What there is: status, runs, units, machines, packages.
+//! What there is: status, runs, packages.
 
 use std::process::ExitCode;
 
-use sealift_client::api::{AppStatus, List, MachineStatus, Packages, Status, UnitView};
+use sealift_client::api::{AppStatus, List, Packages, Status};
 use sealift_model::{AppPhase, Run, RunState};
 
 use crate::cli::{Global, PackagesArgs, RunsArgs};
@@ -105,79 +105,6 @@ pub(super) fn state(state: RunState) -> (Style, &'static str) {
         RunState::Failed => (Style::Bad, "failed"),
         RunState::Aborted => (Style::Bad, "aborted"),
     }
-}
-
-pub(super) async fn units(global: &Global) -> Result<ExitCode, Error> {
-    let client = super::client(global)?;
-    let units: List<UnitView> = client.get("/v1/units").await?;
-    let printer = Printer::new(global.output);
-    if printer.is_json() {
-        printer.json(&units)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let machines: List<MachineStatus> = client.get("/v1/machines").await?;
-    let name = |id: &str| {
-        let machine = machines.items.iter().find(|machine| machine.machine.id.as_str() == id);
-        machine.map_or_else(|| id.to_owned(), |machine| machine.machine.name.clone())
-    };
-    let mut rows = Vec::new();
-    for view in &units.items {
-        let unit = &view.unit;
-        let app = unit.app.as_ref().map_or_else(|| "-".into(), |(app, release)| format!("{app}@{release}"));
-        let dash = || "-".to_owned();
-        if view.statuses.is_empty() {
-            let machine = view.placement.as_ref().map_or_else(dash, |placed| name(placed.machine.as_str()));
-            let why = view.problem.clone().unwrap_or_else(|| "not reported yet".into());
-            rows.push(vec![unit.name.to_string(), app, machine, dash(), dash(), why]);
-            continue;
-        }
-        for (machine, status) in &view.statuses {
-            // The words are systemd's own.
-            let active = serde_json::to_value(status.active).map_err(Error::Json)?;
-            rows.push(vec![
-                unit.name.to_string(),
-                app.clone(),
-                name(machine),
-                active.as_str().unwrap_or("-").to_owned(),
-                status.sub.clone(),
-                status
-                    .error
-                    .clone()
-                    .or(status.result.clone().filter(|result| result != "success"))
-                    .unwrap_or_else(dash),
-            ]);
-        }
-    }
-    printer.table(&["UNIT", "APP", "MACHINE", "ACTIVE", "SUB", "PROBLEM"], &rows)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) async fn machines(global: &Global) -> Result<ExitCode, Error> {
-    let machines: List<MachineStatus> = super::client(global)?.get("/v1/machines").await?;
-    let printer = Printer::new(global.output);
-    if printer.is_json() {
-        printer.json(&machines)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let rows: Vec<_> = machines
-        .items
-        .iter()
-        .map(|status| {
-            let machine = &status.machine;
-            let (style, word) =
-                if status.presence.is_some() { (Style::Good, "present") } else { (Style::Bad, "away") };
-            vec![
-                machine.id.short().to_owned(),
-                machine.name.clone(),
-                machine.systemd.clone(),
-                status.units.to_string(),
-                format!("{}/{}", status.runs, machine.run_slots),
-                printer.paint(style, word),
-            ]
-        })
-        .collect();
-    printer.table(&["MACHINE", "NAME", "SYSTEMD", "UNITS", "RUNS", "STATE"], &rows)?;
-    Ok(ExitCode::SUCCESS)
 }
 
 pub(super) async fn packages(args: PackagesArgs, global: &Global) -> Result<ExitCode, Error> {

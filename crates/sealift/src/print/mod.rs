@@ -59,6 +59,11 @@ impl Printer {
         writeln!(io::stdout().lock(), "{text}").map_err(Error::Print)
     }
 
+    /// Text as it is.
+    pub(crate) fn raw(&self, text: &str) -> Result<(), Error> {
+        write!(io::stdout().lock(), "{text}").map_err(Error::Print)
+    }
+
     pub(crate) fn paint(&self, style: Style, text: &str) -> String {
         let code = match style {
             Style::Title => BOLD,
@@ -89,6 +94,11 @@ impl Printer {
         self.line(&self.paint(Style::Title, &aligned(&headings)))?;
         rows.iter().try_for_each(|row| self.line(&aligned(row)))
     }
+}
+
+/// Whether standard error is a terminal that can move its cursor.
+pub(crate) fn is_terminal() -> bool {
+    io::stderr().is_terminal() && terminal::size().is_some()
 }
 
 #[derive(Debug, Clone, Copy)]

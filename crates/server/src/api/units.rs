@@ -72,11 +72,13 @@ fn view(inner: &Inner, world: &World, unit: &Unit, text: bool) -> UnitView {
         shown.drop_ins.clear();
     }
     let statuses = world.statuses_of(name);
+    let away = world.statuses_of(name).filter(|(machine, _)| !world.presence.contains_key(*machine));
     UnitView {
         unit: shown,
         placement: world.placements.get(name).map(|held| held.value.clone()),
         targets: world.targets(unit),
         statuses: statuses.map(|(machine, status)| (machine.to_string(), status.clone())).collect(),
+        away: away.map(|(machine, _)| machine.clone()).collect(),
         problem: inner
             .problems
             .get(unit.app.as_ref().map(|(project, _)| project), name)
@@ -349,6 +351,8 @@ pub(super) async fn watch(
 #[derive(Debug, PartialEq)]
 struct Seen {
     records: Vec<Revision>,
+    /// Of the machines that say something of it, those in contact.
+    present: usize,
     targets: usize,
     problem: Option<String>,
 }
@@ -392,6 +396,7 @@ fn seen(inner: &Inner, world: &World, name: &UnitName) -> Seen {
     let app = unit.and_then(|held| held.value.app.as_ref()).map(|(project, _)| project);
     Seen {
         records: records.chain(statuses.map(|held| held.modified)).collect(),
+        present: world.statuses_of(name).filter(|(machine, _)| world.presence.contains_key(*machine)).count(),
         targets: unit
             .filter(|held| held.value.requirements.global)
             .map_or(0, |held| world.targets(&held.value).len()),
@@ -401,7 +406,8 @@ fn seen(inner: &Inner, world: &World, name: &UnitName) -> Seen {
 
 fn event(inner: &Inner, world: &World, name: &UnitName) -> UnitEvent {
     let unit = world.units.get(name);
-    let leaving = world.statuses_of(name).map(|(machine, _)| machine.clone());
+    let leaving = world.statuses_of(name).map(|(machine, _)| machine);
+    let leaving = leaving.filter(|machine| world.presence.contains_key(*machine)).cloned();
     UnitEvent {
         name: name.clone(),
         view: unit.map(|held| view(inner, world, &held.value, false)),
