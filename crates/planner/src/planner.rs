@@ -152,9 +152,7 @@ impl Planner {
                 self.set_host(&id, |host| host.settings = settings.unwrap_or_default())
             }
             Change::Unit(name, unit) => {
-                if unit.is_some() {
-                    self.removed.remove(&name);
-                }
+                self.removed.remove(&name);
                 self.set_unit(&name, unit)
             }
             Change::Placement(name, placement) => self.set_placement(&name, placement.as_ref(), false),
