@@ -1010,7 +1010,6 @@ pub fn plan_with(snapshot: &Snapshot, reader: Reader) -> Plan {
 
 /// A [`Reader`] for templates that do not name their instances.
 #[must_use]
-#[expect(clippy::unnecessary_wraps, reason = "it stands for one that reads")]
 pub fn same_as_template(template: &Unit, _: &UnitName) -> Option<sealift_model::Requirements> {
     Some(template.requirements.clone())
 }
