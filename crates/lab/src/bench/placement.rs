@@ -193,7 +193,7 @@ fn fleet(units: u32, machines: u32, demands: Demands) -> Result<Vec<Change>, Inv
 fn unit(number: u32, demands: Demands) -> Result<Unit, InvalidName> {
     let mut requirements = Requirements::default();
     let group = number / 200;
-    let particular = demands == Demands::Some && number % 10 == 0;
+    let particular = demands == Demands::Some && number.is_multiple_of(10);
     if particular {
         let zones = BTreeSet::from([format!("z{}", number / 10 % ZONES)]);
         requirements.metadata.insert("zone".to_owned(), zones);
