@@ -128,6 +128,7 @@ impl Clocked {
             state_dir: dir.path().to_owned(),
             machine_ttl: Duration::from_secs(3600),
             clock: clock(&time).0,
+            advertise: None,
             election: None,
             unix: Some(UnixListener::bind(&socket).unwrap()),
             tcp: None,
