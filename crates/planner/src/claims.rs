@@ -155,7 +155,8 @@ impl Planner {
             }));
         }
         match (owner, template) {
-            (None | Some(Owner::Template(_)), Some(template)) => {
+            // What an app names and nobody could read is not made from a template either.
+            (None | Some(Owner::Template(_)), Some(template)) if claimants.is_empty() => {
                 self.instance(name, &template, old.as_deref())
             }
             (Some(_), Some(template)) if claimants.is_empty() => {

@@ -36,7 +36,9 @@ pub use snapshot::{AppView, Change, Snapshot, globals_on, runs_on, units_by_mach
 /// For every machine, why the unit is there, could come or cannot; in the order of machines. Empty for an unknown unit.
 #[must_use]
 pub fn explain(snapshot: &Snapshot, unit: &UnitName) -> Vec<(MachineId, Verdict)> {
-    Planner::of(snapshot, same_as_template).explain(unit)
+    let mut planner = Planner::of(snapshot, same_as_template);
+    planner.reserve();
+    planner.explain(unit)
 }
 
 /// Whether a unit of this name and wish can be on machines at all.

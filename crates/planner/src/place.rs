@@ -265,6 +265,18 @@ impl Planner {
 
     // ---- Making room.
 
+    /// Works out where room is kept for whom, without doing anything about it.
+    pub(crate) fn reserve(&mut self) {
+        let units: Vec<UnitIx> =
+            self.turns.iter().filter_map(|(_, _, name)| self.unit_numbers.get(name).copied()).collect();
+        for unit in units {
+            let preempts = self.units[unit].asks().preempts && !self.demand(unit).is_none();
+            if preempts && self.choose(unit).is_none() {
+                self.preempt(unit);
+            }
+        }
+    }
+
     /// Takes units of lower priorities away where that makes room. They count until they have stopped, so the unit comes
     /// later; until then the room is kept for it.
     fn preempt(&mut self, unit: UnitIx) -> Option<Vec<Action>> {

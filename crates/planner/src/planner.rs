@@ -152,9 +152,7 @@ impl Planner {
                 self.set_host(&id, |host| host.settings = settings.unwrap_or_default())
             }
             Change::Unit(name, unit) => {
-                if unit.is_some() {
-                    self.removed.remove(&name);
-                }
+                self.removed.remove(&name);
                 self.set_unit(&name, unit)
             }
             Change::Placement(name, placement) => self.set_placement(&name, placement.as_ref(), false),
@@ -1012,7 +1010,6 @@ pub fn plan_with(snapshot: &Snapshot, reader: Reader) -> Plan {
 
 /// A [`Reader`] for templates that do not name their instances.
 #[must_use]
-#[expect(clippy::unnecessary_wraps, reason = "it stands for one that reads")]
 pub fn same_as_template(template: &Unit, _: &UnitName) -> Option<sealift_model::Requirements> {
     Some(template.requirements.clone())
 }

@@ -62,8 +62,11 @@ pub(crate) struct Pool {
     /// The least loaded first.
     pub(crate) by_load: BTreeSet<(usize, u128, HostIx)>,
     /// The fullest first; made when it is first asked for.
-    by_room: Option<BTreeMap<Rough, BTreeSet<(Free, usize, u128, HostIx)>>>,
+    by_room: Option<Rooms>,
 }
+
+/// Machines by what is free, then by load and identity.
+type Rooms = BTreeMap<Rough, BTreeSet<(Free, usize, u128, HostIx)>>;
 
 /// Free memory and CPU.
 type Free = (u64, u32);

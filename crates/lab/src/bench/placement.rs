@@ -120,12 +120,10 @@ fn measure(units: u32, machines: u32, demands: Demands) -> Result<Measured, Erro
     let mut times = Vec::new();
     for number in 0..100 {
         let id = machine_id(number * 11);
-        let there = planner.clone();
         let began = Instant::now();
         planner.feed(Change::Presence(id, None));
         decide(&mut planner);
         times.push(began.elapsed());
-        planner = there;
     }
     let lost = summary(times);
     Ok(Measured { per_second: median(&rates), unit: unit_times, moved, lost })
@@ -195,7 +193,7 @@ fn fleet(units: u32, machines: u32, demands: Demands) -> Result<Vec<Change>, Inv
 fn unit(number: u32, demands: Demands) -> Result<Unit, InvalidName> {
     let mut requirements = Requirements::default();
     let group = number / 200;
-    let particular = demands == Demands::Some && number % 10 == 0;
+    let particular = demands == Demands::Some && number.is_multiple_of(10);
     if particular {
         let zones = BTreeSet::from([format!("z{}", number / 10 % ZONES)]);
         requirements.metadata.insert("zone".to_owned(), zones);

@@ -27,7 +27,8 @@ fn goes_where_the_least_is_left_over() {
     assert_eq!(world.clone().unit("u.service", "Memory=9").plan(), [""; 0]);
     // A machine that says nothing of itself has room for anything, and is taken last.
     let world = world.machine(4, 0, &[]).unit("u.service", "Memory=9");
-    assert_eq!(world.clone().plan(), ["place u 4"]);
+    let largest = world.plan();
+    assert_eq!(largest, ["place u 4"]);
     assert_eq!(world.unit("u.service", "Memory=1").plan(), ["place u 3"]);
 }
 
@@ -119,7 +120,7 @@ fn higher_priorities_come_first_and_may_drive_others_away() {
     assert_eq!(wanted.plan(), ["unplace c 1: z.service, which has a higher priority, needs the room"]);
     // The room is kept for it, also from who was there and from who comes.
     let stopping = wanted.settled();
-    let waiting = stopping.clone().unit("d.service", "Memory=1").caught_up();
+    let waiting = stopping.unit("d.service", "Memory=1").caught_up();
     assert_eq!(waiting.plan(), ["place z 1"]);
     assert_eq!(waiting.settled().where_is().len(), 3);
     // Never of its own priority.
@@ -137,7 +138,7 @@ fn a_drained_machine_becomes_empty() {
         .unit("g.service", "Global=yes");
     let cordoned = world.clone().is(1, Availability::Cordoned).unit("n.service", "").unit("o.service", "");
     assert_eq!(cordoned.plan(), ["place n 2", "place o 2"]);
-    let drained = world.clone().is(1, Availability::Drained);
+    let drained = world.is(1, Availability::Drained);
     assert_eq!(
         drained.plan(),
         ["unplace a 1: the machine is drained", "unplace only 1: the machine is drained", "place a 2"]
