@@ -72,6 +72,9 @@ pub(crate) async fn wait(
             failed += 1;
             tell(name, &outcome, open.len())?;
         }
+        if open.is_empty() {
+            break;
+        }
         let next = open.values().filter_map(|state| state.nowhere_until).chain(end).min();
         let event = tokio::select! {
             event = next_event(client, &mut lines, &open) => event,
