@@ -7,10 +7,13 @@
 mod api;
 mod cache;
 mod controller;
+mod housekeeping;
 mod keys;
 mod leading;
 mod logs;
 mod secrets;
 mod server;
+pub mod transfer;
 
+pub use housekeeping::{Defragment, Housekeeping};
 pub use server::{Election, Error, Options, Server};

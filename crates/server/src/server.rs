@@ -18,9 +18,11 @@ use tokio_util::sync::CancellationToken;
 use crate::api;
 use crate::cache::{Cache, Follower};
 use crate::controller::Problems;
+use crate::housekeeping::Housekeeping;
 use crate::leading;
 use crate::logs::Logs;
 use crate::secrets::{self, Secrets};
+use crate::transfer;
 
 /// How long requests under way may take once the server is to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -35,6 +37,8 @@ pub struct Options {
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Where several servers share a store, one leads; none: this server is the only one.
     pub election: Option<Election>,
+    /// What the leader does for a store that does not do it by itself.
+    pub housekeeping: Housekeeping,
     /// Guarded by the file mode of its socket.
     pub unix: Option<UnixListener>,
     /// Guarded by the token.
@@ -61,6 +65,9 @@ impl std::fmt::Debug for Options {
 pub enum Error {
     #[error("cannot read the store")]
     Store(#[source] sealift_store::Error),
+    /// The store holds half a copy, or what was carried on elsewhere.
+    #[error(transparent)]
+    Transfer(#[from] transfer::Unusable),
     #[error("cannot open the folder of blobs")]
     Blobs(#[source] blobs::Error),
     #[error("cannot load the signing key")]
@@ -83,6 +90,7 @@ pub(crate) struct Inner {
     pub(crate) machine_ttl: Duration,
     pub(crate) problems: Problems,
     pub(crate) election: Option<Election>,
+    pub(crate) housekeeping: Housekeeping,
     /// Held while a project's next run gets its number: those who come meanwhile wait instead of losing a race.
     pub(crate) numbering: Mutex<BTreeMap<ProjectName, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) shutdown: CancellationToken,
@@ -108,6 +116,7 @@ impl Server {
     /// # Errors
     /// When the store or the state folder cannot be read.
     pub async fn build(options: Options, shutdown: CancellationToken) -> Result<Self, Error> {
+        transfer::check(options.store.as_ref()).await?;
         let (cache, follower) = Cache::open(options.store.clone()).await.map_err(Error::Store)?;
         let inner = Inner {
             store: options.store,
@@ -120,6 +129,7 @@ impl Server {
             machine_ttl: options.machine_ttl,
             problems: Problems::default(),
             election: options.election,
+            housekeeping: options.housekeeping,
             numbering: Mutex::default(),
             shutdown,
         };

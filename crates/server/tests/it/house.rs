@@ -13,7 +13,7 @@ use sealift_client::api::{AppStatus, List, LogEntry, NewRun, Packages, Status, S
 use sealift_client::{Address, Client, Error};
 use sealift_model::{Digest, Package, ProjectName, Run, RunId, RunState, Timestamp};
 use sealift_package::signing::PublicKey;
-use sealift_server::{Election, Options, Server};
+use sealift_server::{Election, Housekeeping, Options, Server};
 use sealift_store::{Entry, Event, MemoryStore, RedbStore, Revision, Store};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -107,6 +107,7 @@ impl House {
             state_dir: dir.path().to_owned(),
             machine_ttl: TTL,
             election,
+            housekeeping: Housekeeping::default(),
             clock: Arc::new(move || Timestamp(clock.fetch_add(1, Ordering::Relaxed))),
             unix: Some(UnixListener::bind(&socket).unwrap()),
             tcp: Some((tcp, TOKEN.into())),
