@@ -73,6 +73,9 @@ impl Error {
                 Some("start one with: sealift dev   (or name another with --server or SEALIFT_SERVER)".into())
             }
             Error::Plain { help, .. } => help.clone(),
+            Error::Server(sealift_server::Error::Transfer(unusable)) => {
+                crate::commands::store::unusable(unusable)
+            }
             Error::Stopped { .. } => Some("the next `sealift run` removes them".into()),
             Error::Client(sealift_client::Error::Refused { failure, .. }) => failure.help.clone(),
             Error::Config(sealift_pipeline::config::Error::NotFound { .. }) => Some(

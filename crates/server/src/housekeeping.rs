@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use crate::server::Inner;
 
 /// Revisions that are kept at most, however young: a store's memory has an end.
-pub const HISTORY: u64 = 100_000;
+pub(crate) const HISTORY: u64 = 100_000;
 /// The kept time is looked at in so many steps.
 const STEPS: u32 = 10;
 /// The longest step.

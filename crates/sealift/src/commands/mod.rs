@@ -4,6 +4,7 @@ mod agent;
 mod approvals;
 mod check;
 mod dev;
+mod etcd;
 mod import;
 mod list;
 mod listen;
@@ -16,6 +17,7 @@ mod runs;
 mod secret;
 mod server;
 mod steps;
+pub(crate) mod store;
 mod this_machine;
 mod unit;
 pub(crate) mod wercker;
@@ -44,6 +46,8 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Dev(args) => dev::dev(args, global).await,
         Command::Server(args) => server::server(args, global).await,
         Command::Agent(args) => agent::agent(args, global).await,
+        Command::Etcd(command) => Box::pin(etcd::etcd(command, global)).await,
+        Command::Store(command) => Box::pin(store::store(command, global)).await,
         Command::Push(args) => push::push(args, global).await,
         Command::Status => list::status(global).await,
         Command::Runs(args) => list::runs(args, global).await,

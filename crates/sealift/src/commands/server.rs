@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sealift_model::diagnostic::chain;
-use sealift_server::{Election, Options, Server};
+use sealift_server::{Election, Housekeeping, Options, Server};
 use sealift_store::etcd::{EtcdOptions, EtcdStore, OpenError};
 use sealift_store::{RedbStore, Store};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,7 @@ pub(super) async fn server(args: Box<ServerArgs>, global: &Global) -> Result<Exi
             state_dir: root.clone(),
             machine_ttl: args.machine_ttl,
             clock: Arc::new(now),
+            housekeeping: if shared { housekeeping(&args)? } else { Housekeeping::default() },
             election: shared.then(|| Election { name: name.clone(), ttl: LEADER_TTL }),
             unix: Some(unix),
             tcp: tcp.map(|listener| (listener, token)),
@@ -80,6 +81,13 @@ pub(super) async fn server(args: Box<ServerArgs>, global: &Global) -> Result<Exi
     serving.await.ok();
     std::fs::remove_file(&socket).ok();
     Ok(ExitCode::SUCCESS)
+}
+
+/// What etcd does not do by itself.
+fn housekeeping(args: &ServerArgs) -> Result<Housekeeping, Error> {
+    let options = etcd_options(&args.etcd)?;
+    let defragment = args.etcd_defrag.map(|every| super::etcd::on_schedule(&options, every));
+    Ok(Housekeeping { keep: Some(args.etcd_keep), defragment })
 }
 
 async fn open_store(args: &EtcdArgs, root: &Path) -> Result<Arc<dyn Store>, Error> {
