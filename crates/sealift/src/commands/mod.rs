@@ -122,11 +122,18 @@ fn check_pipeline(config: &Config, wanted: &str, file: &str, text: &str) -> Resu
 
 /// Waits until somebody asks this process to end.
 async fn end_asked() -> Result<(), Error> {
+    end_signals()?.await;
+    Ok(())
+}
+
+/// Listens at once, and then waits until somebody asks this process to end.
+fn end_signals() -> Result<impl Future<Output = ()>, Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }

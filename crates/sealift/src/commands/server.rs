@@ -12,7 +12,7 @@ use sealift_store::{RedbStore, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::this_machine::host_name;
-use super::{end_asked, listen};
+use super::{end_signals, listen};
 use crate::cli::{EtcdArgs, Global, ServerArgs};
 use crate::clock::now;
 use crate::error::Error;
@@ -34,9 +34,11 @@ pub(super) async fn server(args: Box<ServerArgs>, global: &Global) -> Result<Exi
     let token: Arc<str> = state.token()?.into();
     let name = args.name.clone().unwrap_or_else(host_name);
     let shutdown = CancellationToken::new();
+    // Before anybody is told that we are ready, so that an early word is heard.
+    let mut end = std::pin::pin!(end_signals()?);
     let store = tokio::select! {
         store = open_store(&args.etcd, &root) => store?,
-        asked = end_asked() => return asked.map(|()| ExitCode::SUCCESS),
+        () = &mut end => return Ok(ExitCode::SUCCESS),
     };
     state.let_units_in()?;
     let shared = !args.etcd.endpoints.is_empty();
@@ -71,7 +73,7 @@ pub(super) async fn server(args: Box<ServerArgs>, global: &Global) -> Result<Exi
     }
     let mut serving = tokio::spawn(server.run());
     tokio::select! {
-        asked = end_asked() => asked?,
+        () = &mut end => {}
         ended = &mut serving => {
             return ended.map_err(|error| Error::plain(format!("the server stopped: {error}")))?
                 .map(|()| ExitCode::SUCCESS).map_err(Error::from);

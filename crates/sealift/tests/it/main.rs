@@ -11,6 +11,7 @@
 mod architecture;
 mod cli;
 mod containers;
+mod etcd;
 mod events;
 mod host;
 mod screen;

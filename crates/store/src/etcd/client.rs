@@ -385,7 +385,8 @@ impl Failure {
             return Failure::Unknown(status);
         };
         match (status.code(), said) {
-            (_, "no leader" | "too many requests") => Failure::NotSent(status),
+            // The last one of a change of members, for some seconds after one of them came or went.
+            (_, "no leader" | "too many requests" | "unhealthy cluster") => Failure::NotSent(status),
             (Code::Unauthenticated, _)
             | (Code::InvalidArgument, "user name is empty" | "revision of auth store is old") => {
                 Failure::NotKnown(status)

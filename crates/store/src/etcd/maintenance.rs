@@ -15,6 +15,8 @@ use super::client::{Client, Repeat};
 use super::{EtcdOptions, OpenError, client, failed, to_u64, wire};
 use crate::Error;
 
+/// etcd changes members only when all that are there have been connected for five seconds.
+const CHANGE_LIMIT: Duration = Duration::from_secs(12);
 /// A member that is well says how it is at once.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
 /// A member copies its whole database while nobody else is answered.
@@ -27,6 +29,8 @@ const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
 pub struct Maintenance {
     options: EtcdOptions,
     client: Client,
+    /// For changes of the members.
+    changes: Client,
 }
 
 /// A member as the cluster lists it.
@@ -122,8 +126,9 @@ impl Maintenance {
     /// # Errors
     /// [`OpenError`], of the options alone.
     pub fn new(options: EtcdOptions) -> Result<Maintenance, OpenError> {
-        let client = Client::new(options.check()?, options.user.clone(), options.timeout);
-        Ok(Maintenance { options, client })
+        let client = |limit| Ok(Client::new(options.check()?, options.user.clone(), limit));
+        let (client, changes) = (client(options.timeout)?, client(options.timeout.max(CHANGE_LIMIT))?);
+        Ok(Maintenance { options, client, changes })
     }
 
     /// All members, as one that has a leader knows them.
@@ -159,7 +164,7 @@ impl Maintenance {
     pub async fn add(&self, peer_urls: Vec<String>) -> Result<NewMember, Error> {
         let message = wire::MemberAddRequest { peer_urls };
         let answer: wire::MemberAddResponse = self
-            .client
+            .changes
             .call(wire::MEMBER_ADD, message, Repeat::Never)
             .await
             .map_err(|error| failed("add a member to etcd", error))?;
@@ -175,7 +180,7 @@ impl Maintenance {
     /// As of [`Maintenance::add`].
     pub async fn remove(&self, id: u64) -> Result<(), Error> {
         let message = wire::MemberRemoveRequest { id };
-        self.client
+        self.changes
             .call::<_, wire::MembersResponse>(wire::MEMBER_REMOVE, message, Repeat::Never)
             .await
             .map(drop)
@@ -188,7 +193,7 @@ impl Maintenance {
     /// As of [`Maintenance::add`].
     pub async fn update(&self, id: u64, peer_urls: Vec<String>) -> Result<(), Error> {
         let message = wire::MemberUpdateRequest { id, peer_urls };
-        self.client
+        self.changes
             .call::<_, wire::MembersResponse>(wire::MEMBER_UPDATE, message, Repeat::Idempotent)
             .await
             .map(drop)
