@@ -222,7 +222,7 @@ async fn carry(
     let marked = commit(Txn::new().put(Key::Transfer, mark(Stage::Incoming, &from.name)?)).await?;
     // What is there is of a transfer: the mark was there before, or nothing was.
     let old = kept(&list(to).await?);
-    for txn in batches(old.into_iter().map(|(key, _)| (key, None))) {
+    for txn in batches(old.into_keys().map(|key| (key, None))) {
         commit(txn).await?;
     }
     for txn in batches(values.iter().map(|(key, value)| (key.clone(), Some(value.clone())))) {
