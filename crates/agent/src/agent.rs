@@ -14,6 +14,7 @@ use sealift_package::signing::PublicKey;
 use sealift_pipeline::EngineOptions;
 use tokio_util::sync::CancellationToken;
 
+use crate::questions::Questions;
 use crate::releases::{self, Releases};
 use crate::reports::Reports;
 use crate::runs::{self, Runs};
@@ -68,6 +69,7 @@ pub struct Agent {
     units: Units,
     runs: Runs,
     reports: Reports,
+    questions: Questions,
 }
 
 impl Agent {
@@ -106,7 +108,9 @@ impl Agent {
             engine: options.engine.clone(),
         };
         let runs = Runs::new(run_options, options.client.clone(), options.clock.clone());
-        Ok(Self { options, manager, units, runs, reports })
+        let questions =
+            Questions::new(options.machine.id.clone(), options.client.clone(), units.clone(), manager.scope);
+        Ok(Self { options, manager, units, runs, reports, questions })
     }
 
     /// Which systemd it drives.
@@ -129,6 +133,7 @@ impl Agent {
             () = self.sessions() => Ok(()),
         };
         self.units.stop();
+        self.questions.stop();
         self.runs.stop_all_but(&[]);
         tokio::time::timeout(GRACE, self.runs.settled()).await.ok();
         outcome
@@ -223,6 +228,10 @@ impl Agent {
                     self.units.change(units, drop_units);
                     self.begin(session, runs);
                 }
+                Ok(Some(AssignmentEvent::Ask { questions })) => {
+                    questions.into_iter().for_each(|question| self.questions.answer(question));
+                }
+                Ok(Some(AssignmentEvent::Unknown)) => {}
                 Ok(None) => return,
                 Err(error) => {
                     tracing::info!(%error, "the stream of assignments broke off");

@@ -5,6 +5,8 @@
 
 mod agent;
 mod approvals;
+pub mod enrolment;
+mod questions;
 pub mod releases;
 pub mod reports;
 pub mod runs;

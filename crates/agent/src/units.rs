@@ -9,6 +9,7 @@
 //! `web.service`, which Quadlet makes when systemd reads its files.
 
 mod files;
+mod one;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +20,7 @@ use std::time::Duration;
 
 use sealift_model::diagnostic::chain;
 use sealift_model::{
-    ActiveState, DesiredState, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus,
-    Withdrawal,
+    ActiveState, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus, Withdrawal,
 };
 use sealift_unitfile::UnitFile;
 use tokio::sync::watch;
@@ -30,7 +30,7 @@ use crate::releases::{self, Releases};
 use crate::reports::Reports;
 use crate::systemd::bus::{self, Change, unit_path};
 use crate::systemd::{Manager, Systemd, UnitState, quadlet};
-use files::Files;
+use one::take_away;
 use record::{Phase, Record, Records};
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -211,6 +211,13 @@ impl Units {
         Ok(units)
     }
 
+    /// What systemd calls a unit that is held; of any other, what its name says.
+    #[must_use]
+    pub fn name_in_systemd(&self, unit: &UnitName) -> UnitName {
+        let record = self.inner.records.get(unit).ok().flatten();
+        files::in_systemd(unit, record.as_ref())
+    }
+
     /// Touches no unit from now on. What runs goes on running.
     pub fn stop(&self) {
         self.inner.stop.cancel();
@@ -349,17 +356,6 @@ enum Pass {
     Outdated,
 }
 
-/// A unit whose files are written and that is still to be started.
-struct Prepared<'a> {
-    assignment: &'a UnitAssignment,
-    record: Record,
-    in_systemd: UnitName,
-    restart: bool,
-    /// It was started as it is now, and is not started again unless it failed.
-    same: bool,
-    was_launched: bool,
-}
-
 impl Inner {
     fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<UnitName, Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -430,219 +426,6 @@ impl Inner {
             tracing::warn!(project = %package.name.project, %error, "cannot remove old releases");
         }
         settled
-    }
-
-    /// Fetches and writes what the unit needs; none when it already is as assigned.
-    async fn prepare<'a>(&self, assignment: &'a UnitAssignment) -> Result<Option<Prepared<'a>>, Error> {
-        let unit = &assignment.unit;
-        let mut folder = None;
-        if let Some((app, _)) = &unit.app {
-            let package = assignment
-                .package
-                .as_ref()
-                .ok_or_else(|| Error::NoPackage { unit: unit.name.clone(), app: app.clone() })?;
-            folder = Some(self.releases.ensure(package).await.map_err(Error::Release)?);
-            // The store could have been altered; the archive is signed.
-            let signed = self.releases.unit_text(package, unit.name.as_str()).map_err(Error::Release)?;
-            if signed.as_deref() != Some(&unit.text) {
-                return Err(Error::Altered(unit.name.clone()));
-            }
-            for (name, text) in &unit.drop_ins {
-                let path = format!("{}.d/{name}", unit.name);
-                let plain = sealift_unitfile::verify_drop_in_name(name).is_none();
-                let signed = self.releases.unit_text(package, &path).map_err(Error::Release)?;
-                if !plain || signed.as_ref() != Some(text) {
-                    return Err(Error::Altered(unit.name.clone()));
-                }
-            }
-        }
-        if unit.name.is_template() {
-            return Err(Error::Template(unit.name.clone()));
-        }
-        let files = Files::of(&self.manager, unit, assignment.package.as_ref(), folder.as_deref())?;
-        let old = self.records.get(&unit.name)?;
-        // The machine's own unit of that name is neither taken over nor, later, removed.
-        let origin = self.systemd.origin(&files.in_systemd).await?;
-        if let Some(file) = origin.filter(|file| file != files.unit()) {
-            return Err(Error::NotOurs { unit: files.in_systemd, file });
-        }
-        let written = files.are_there(old.as_ref())?;
-        // The same unit by another placement is left as it is.
-        let old = match old {
-            Some(old) if old.placement != assignment.placement => {
-                let record = Record { placement: assignment.placement, ..old };
-                self.records.put(&unit.name, &record)?;
-                Some(record)
-            }
-            old => old,
-        };
-        if let Some(old) = &old
-            && old.generation == unit.generation
-            && old.hash == files.hash
-            && written
-            && self.is_of_this_life(old)
-        {
-            match old.phase {
-                Phase::Done => {
-                    self.report(&unit.name, old, None).await?;
-                    return Ok(None);
-                }
-                Phase::Starting { at } => {
-                    // We were killed around the start: it is done if the unit was started after we noted it down.
-                    if self.systemd.started_at(&unit.name).await?.is_some_and(|started| started >= at) {
-                        let record = Record { phase: Phase::Done, ..old.clone() };
-                        self.records.put(&unit.name, &record)?;
-                        self.report(&unit.name, &record, None).await?;
-                        return Ok(None);
-                    }
-                }
-                // It came back before its stop was through, or was not begun.
-                Phase::Stopping | Phase::Writing => {}
-            }
-        }
-        if unit.name.kind().is_quadlet() {
-            self.manager.quadlet.check().await?;
-        }
-        if !written {
-            self.write(assignment, &files, old.as_ref()).await?;
-        }
-        // The record names what was last started, so a unit whose text is the same is not restarted for a new number.
-        let restart = old
-            .as_ref()
-            .is_some_and(|old| old.hash != files.hash || matches!(old.phase, Phase::Starting { .. }));
-        let same = old.as_ref().is_some_and(|old| {
-            old.launched
-                && old.hash == files.hash
-                && matches!(old.phase, Phase::Done)
-                && self.is_of_this_life(old)
-        });
-        let record = self.record(assignment, &files, Phase::Starting { at: (self.clock)() });
-        let was_launched = old.is_some_and(|old| old.launched);
-        Ok(Some(Prepared { assignment, record, in_systemd: files.in_systemd, restart, same, was_launched }))
-    }
-
-    fn record(&self, assignment: &UnitAssignment, files: &Files, phase: Phase) -> Record {
-        let unit = &assignment.unit;
-        Record {
-            placement: assignment.placement,
-            generation: unit.generation,
-            release: unit.app.as_ref().map(|(_, number)| *number),
-            app: unit.app.as_ref().map(|(project, _)| project.clone()),
-            launched: unit.desired == DesiredState::Launched,
-            hash: files.hash.clone(),
-            in_systemd: Some(files.in_systemd.clone()).filter(|name| *name != unit.name),
-            drop_ins: files.drop_ins().cloned().collect(),
-            enabled: files.installs,
-            life: self.life,
-            phase,
-        }
-    }
-
-    /// Puts a unit's files where systemd reads them, and makes the links that `[Install]` asks for.
-    async fn write(
-        &self,
-        assignment: &UnitAssignment,
-        files: &Files,
-        old: Option<&Record>,
-    ) -> Result<(), Error> {
-        let unit = &assignment.unit.name;
-        // Noted down first: if we are killed on the way, nothing of it is forgotten.
-        let fresh = self.record(assignment, files, Phase::Writing);
-        let noted = match old {
-            Some(old) => Record {
-                drop_ins: old.drop_ins.union(&fresh.drop_ins).cloned().collect(),
-                enabled: old.enabled || fresh.enabled,
-                ..old.clone()
-            },
-            None => Record { launched: false, ..fresh },
-        };
-        if Some(&noted) != old {
-            self.records.put(unit, &noted)?;
-        }
-        if let Some(old) = old {
-            if old.enabled {
-                self.systemd.disable(unit).await?;
-            }
-            // Under another name it is another unit to systemd.
-            let before = files::in_systemd(unit, Some(old));
-            if before != files.in_systemd {
-                stop(&self.systemd, &before).await?;
-                files::remove_ours(&self.manager, &before)?;
-            }
-        }
-        files.write(old)?;
-        if files.installs {
-            self.systemd.enable(unit).await?;
-        }
-        if unit.kind().is_quadlet() {
-            self.quadlet_files.send_modify(|count| *count += 1);
-        }
-        Ok(())
-    }
-
-    async fn start(&self, prepared: &Prepared<'_>) -> Result<(), Error> {
-        let Prepared { assignment, in_systemd, .. } = prepared;
-        let unit = &assignment.unit;
-        if unit.name.kind().is_quadlet() && self.systemd.state(in_systemd).await?.load == "not-found" {
-            let said = self.manager.quadlet.complaint(&unit.name).await?;
-            return Err(Error::NoService { service: in_systemd.clone(), said });
-        }
-        let mut record = Record { phase: Phase::Starting { at: (self.clock)() }, ..prepared.record.clone() };
-        let launched = unit.desired == DesiredState::Launched;
-        let result = if launched && self.runs_as_wished(prepared).await? {
-            bus::JobResult("done".into())
-        } else {
-            self.records.put(&unit.name, &record)?;
-            // systemd counts starts against StartLimitBurst=; a start that was asked for is not one of a crash loop.
-            self.systemd.reset_failed(in_systemd).await?;
-            match unit.desired {
-                // A device comes by itself, and cannot be stopped either.
-                _ if unit.name.kind() == UnitKind::Device => bus::JobResult("done".into()),
-                DesiredState::Launched if prepared.restart => self.systemd.restart(in_systemd).await?,
-                DesiredState::Launched => self.systemd.start(in_systemd).await?,
-                // Loaded: systemd knows it, and whoever wants it starts it. What we started before is ours to stop.
-                DesiredState::Loaded | DesiredState::Inactive if prepared.was_launched => {
-                    self.systemd.stop(in_systemd).await?
-                }
-                DesiredState::Loaded | DesiredState::Inactive => bus::JobResult("done".into()),
-            }
-        };
-        record.phase = Phase::Done;
-        self.records.put(&unit.name, &record)?;
-        let error = (!result.is_done()).then(|| Error::Job { result: result.0 });
-        self.report(&unit.name, &record, error.as_ref()).await?;
-        Ok(())
-    }
-
-    /// Whether what was started before is what is wished now. It may have done its work meanwhile; what failed is started
-    /// again.
-    async fn runs_as_wished(&self, prepared: &Prepared<'_>) -> Result<bool, bus::Error> {
-        Ok(prepared.same && self.systemd.state(&prepared.in_systemd).await?.active != ActiveState::Failed)
-    }
-
-    async fn remove(&self, key: &GroupKey, unit: &UnitName, placement: u64) -> Result<(), Error> {
-        // Gone already, or meanwhile another group's.
-        if self.held().get(unit).map(|held| &held.group) != Some(key) {
-            return Ok(());
-        }
-        // Noted down first: if we are killed on the way, the unit is not taken for running.
-        let record = self.records.get(unit)?;
-        if let Some(record) = &record {
-            self.records.put(unit, &Record { phase: Phase::Stopping, ..record.clone() })?;
-        }
-        if files::any_in(&self.manager, unit, record.as_ref())? {
-            let in_systemd = files::in_systemd(unit, record.as_ref());
-            take_away(&self.manager, &self.systemd, unit, record.as_ref()).await?;
-            self.reload().await?;
-            self.systemd.reset_failed(&in_systemd).await?;
-            if unit.kind().is_quadlet() {
-                self.quadlet_files.send_modify(|count| *count += 1);
-            }
-        }
-        self.records.remove(unit)?;
-        self.held().remove(unit);
-        self.reports.remove(Withdrawal { unit: unit.clone(), placement });
-        Ok(())
     }
 
     /// Makes systemd read what was written before this call; calls that come together share one reload.
@@ -758,28 +541,4 @@ pub fn forget_all(state_dir: PathBuf) -> Result<usize, Error> {
     let all = records.all()?;
     all.keys().try_for_each(|unit| records.remove(unit))?;
     Ok(all.len())
-}
-
-/// Stops a unit and removes its files and links; systemd has to read its files again after it.
-async fn take_away(
-    manager: &Manager,
-    systemd: &Systemd,
-    unit: &UnitName,
-    record: Option<&Record>,
-) -> Result<(), Error> {
-    if unit.kind() != UnitKind::Device {
-        stop(systemd, &files::in_systemd(unit, record)).await?;
-    }
-    if record.is_some_and(|record| record.enabled) {
-        systemd.disable(unit).await?;
-    }
-    files::remove(manager, unit, record)
-}
-
-/// What systemd does not know is stopped.
-async fn stop(systemd: &Systemd, unit: &UnitName) -> Result<(), bus::Error> {
-    match systemd.stop(unit).await {
-        Err(error) if !error.is_unknown_unit() => Err(error),
-        _ => Ok(()),
-    }
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_model::{
     App, AppPhase, Assignment, Availability, BranchName, CommitId, DesiredState, Digest, Machine, MachineId,
-    MachineSettings, Maintenance, Package, Placement, Presence, ProjectName, Release, ReleaseNumber,
-    RunEvent, RunId, SecretName, SecretValue, SessionId, StepResult, Timestamp, Unit, UnitName, UnitStatus,
-    Withdrawal,
+    MachineSettings, Maintenance, Package, Placement, Presence, ProjectName, Projects, Release,
+    ReleaseNumber, Role, RunEvent, RunId, SecretName, SecretValue, SessionId, StepResult, Timestamp, Unit,
+    UnitName, UnitStatus, Withdrawal,
 };
 use serde::{Deserialize, Serialize};
 
@@ -344,6 +344,43 @@ pub enum AssignmentEvent {
         /// Attempts that are no longer assigned: over, aborted or handed to another.
         drop_runs: Vec<(RunId, u32)>,
     },
+    /// Somebody wants to know something that only the machine can tell.
+    Ask { questions: Vec<Question> },
+    /// From a newer server; left aside.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a machine is asked; it answers with `POST /v1/machines/{id}/answers/{question}`, whose body is the answer as it comes,
+/// or, with `?failed=true`, why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Hard to guess, and never given twice.
+    pub id: String,
+    pub unit: UnitName,
+    pub about: About,
+    /// Where the answer is waited for, if that is not wherever the machine is connected to.
+    #[serde(default)]
+    pub answer_to: Option<String>,
+}
+
+/// What of a unit is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum About {
+    /// `GET /v1/units/{unit}/journal?lines=N&follow=true&format=F&machine=ID`
+    Journal {
+        /// So many of the newest lines.
+        lines: u32,
+        /// And those that come, until nobody listens any more.
+        follow: bool,
+        /// One of journalctl's output formats.
+        format: String,
+    },
+    /// `GET /v1/units/{unit}/systemd?machine=ID`: what `systemctl status` says.
+    Status,
+    #[serde(other)]
+    Unknown,
 }
 
 /// `POST /v1/machines/{id}/statuses`: what changed since the last report of this session; the first holds all.
@@ -431,3 +468,157 @@ pub struct Finish {
 
 /// What `GET /v1/packages` lists.
 pub type Packages = List<Package>;
+
+/// `POST /v1/join`: a machine asks to be let in. The only route besides `/healthz` that asks for no identity.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Join {
+    /// The join token in full.
+    pub token: String,
+    pub machine: MachineId,
+    /// A request for a certificate (PKCS #10 in PEM), by which the machine shows that it holds the key.
+    pub request: String,
+}
+
+impl std::fmt::Debug for Join {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token is a secret.
+        f.debug_struct("Join").field("machine", &self.machine).finish_non_exhaustive()
+    }
+}
+
+/// `POST /v1/machines/{id}/certificate`: a machine asks for a new certificate in good time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Renew {
+    /// As in [`Join`]; the key is a new one.
+    pub request: String,
+}
+
+/// The answer to both.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MachineCertificate {
+    /// The machine's certificate and the root that signed it, in PEM.
+    pub certificate: String,
+    /// All roots to trust from now on, in PEM.
+    pub roots: String,
+    pub expires_at: Timestamp,
+    /// The public key that packages are signed with.
+    pub public_key: String,
+}
+
+/// `POST /v1/tokens`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewToken {
+    /// Whose it is.
+    pub name: String,
+    pub role: Role,
+    /// For deployers: what they may deploy.
+    #[serde(default)]
+    pub projects: Projects,
+    /// For how long it is good; until it is revoked when not given.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+}
+
+/// What `GET /v1/tokens` lists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    pub id: String,
+    pub name: String,
+    pub role: Role,
+    #[serde(default)]
+    pub projects: Projects,
+    pub created_at: Timestamp,
+    pub created_by: String,
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// `POST /v1/join-tokens`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewJoinToken {
+    /// For how long it is good, a week at most.
+    pub seconds: u64,
+    /// How many machines it lets in.
+    pub uses: u32,
+    /// The only machine that it lets in. It may be one that has joined before: its old certificates are then no good.
+    #[serde(default)]
+    pub machine: Option<MachineId>,
+    /// The class of the machines that it lets in.
+    #[serde(default)]
+    pub class: Option<String>,
+}
+
+/// What `GET /v1/join-tokens` lists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JoinTokenInfo {
+    pub id: String,
+    pub created_at: Timestamp,
+    pub created_by: String,
+    pub expires_at: Timestamp,
+    pub uses_left: u32,
+    #[serde(default)]
+    pub machine: Option<MachineId>,
+    #[serde(default)]
+    pub class: Option<String>,
+}
+
+/// The answer to `POST /v1/tokens` and `POST /v1/join-tokens`: the only time that a token is shown.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Made<T> {
+    /// The token in full.
+    pub token: String,
+    #[serde(flatten)]
+    pub info: T,
+}
+
+impl<T: std::fmt::Debug> std::fmt::Debug for Made<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The token is a secret.
+        f.debug_struct("Made").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// `GET /v1/authority`, and what `POST /v1/authority/{step}` answers. Steps are `prepare`, `activate` and `retire`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuthorityInfo {
+    /// SHA-256 of the certificate of the root that signs.
+    pub pin: String,
+    /// Of all roots that are trusted, oldest first.
+    pub pins: Vec<String>,
+    /// The certificates of these, in PEM.
+    pub roots: String,
+    /// When the root that signs runs out.
+    pub expires_at: Timestamp,
+    /// `no`, `prepared` or `activated`: how far a change of roots is.
+    pub change: String,
+    /// Machines that have joined and do not know the newest root yet.
+    pub unaware: Vec<MachineId>,
+}
+
+/// `POST /v1/authority/{step}`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct AuthorityStep {
+    /// Even if machines lose contact by it.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A line of the audit log, and of `GET /v1/audit`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    pub at: Timestamp,
+    /// `local`, `user:NAME`, `machine:ID`, or `nobody`.
+    pub who: String,
+    /// An address, or `unix`.
+    pub from: String,
+    pub method: String,
+    /// As the API describes it: `/v1/runs/{run}/abort`.
+    pub route: String,
+    /// The path that was asked for, or what was made.
+    pub object: String,
+    /// The HTTP status that was answered.
+    pub status: u16,
+    /// The code of a refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}

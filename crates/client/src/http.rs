@@ -1,24 +1,25 @@
-//! HTTP/1.1 over a Unix socket or TCP: one connection a request, a limit of time on everything but open streams.
+//! HTTP/1.1 over a Unix socket, TCP or TLS, with a limit of time on everything but open streams.
+//!
+//! A request goes to one server. Only when none is reached by it is the next one tried, so nothing is done twice.
 
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
-use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_core::Stream;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
-use hyper::{Method, Request, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::address::{Address, Servers};
 use crate::api::{Failure, FailureText};
+use crate::connections::{Connection, Connections, Tls};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the head of any answer and the whole of a short one.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two chunks of bytes.
@@ -26,46 +27,16 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Answers that are read whole, and lines of streams.
 const SIZE_LIMIT: usize = 16 << 20;
 
-/// Where a server listens: `unix:///run/sealift/api.sock` or `http://127.0.0.1:4640`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    Unix(PathBuf),
-    Tcp { host: String, port: u16 },
-}
-
-impl FromStr for Address {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("unix://") {
-            return Ok(Address::Unix(path.into()));
-        }
-        let wanted = || format!("{text:?} is not unix:///PATH or http://HOST:PORT");
-        let authority = text.strip_prefix("http://").ok_or_else(wanted)?.trim_end_matches('/');
-        let (host, port) = authority.rsplit_once(':').ok_or_else(wanted)?;
-        if host.is_empty() || host.contains('/') {
-            return Err(wanted());
-        }
-        let port = port.parse().map_err(|_| wanted())?;
-        Ok(Address::Tcp { host: host.trim_start_matches('[').trim_end_matches(']').to_owned(), port })
-    }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Address::Unix(path) => write!(f, "unix://{}", path.display()),
-            Address::Tcp { host, port } if host.contains(':') => write!(f, "http://[{host}]:{port}"),
-            Address::Tcp { host, port } => write!(f, "http://{host}:{port}"),
-        }
-    }
-}
-
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot reach the server at {address}")]
     Connect { address: Address, source: io::Error },
+    /// It answers, and its certificate is not of an authority that we trust, or it does not take ours.
+    #[error("the server at {address} does not show that it is ours")]
+    Untrusted { address: Address, source: io::Error },
+    #[error("{address} wants TLS, and no authority is known to check the server by")]
+    NoTls { address: Address },
     #[error("the connection to the server broke")]
     Broken(#[source] hyper::Error),
     #[error("the server did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
@@ -105,32 +76,57 @@ impl Error {
 
 const JSON: &str = "application/json";
 
-type Body = BoxBody<Bytes, io::Error>;
+/// Bytes as they come.
+pub type Chunks = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
-/// A server to ask. Cheap to clone.
+pub(crate) type Body = BoxBody<Bytes, io::Error>;
+
+/// Servers to ask. Cheap to clone; clones share their connections.
 #[derive(Clone)]
 pub struct Client {
-    address: Address,
-    token: Option<String>,
+    connections: Arc<Connections>,
+    token: Option<Arc<str>>,
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The token is a secret.
-        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Client").field("servers", self.servers()).finish_non_exhaustive()
     }
 }
 
 impl Client {
-    /// A client for this server. A token is needed over TCP; the Unix socket is guarded by its file mode.
+    /// A client for these servers. A token is needed over TCP; the Unix socket is guarded by its file mode.
     #[must_use]
-    pub fn new(address: Address, token: Option<String>) -> Self {
-        Self { address, token }
+    pub fn new(servers: impl Into<Servers>, token: Option<String>) -> Self {
+        Self::over(servers.into(), token, None)
+    }
+
+    /// A client for servers some of which speak TLS.
+    #[must_use]
+    pub fn with_tls(servers: impl Into<Servers>, token: Option<String>, tls: Tls) -> Self {
+        Self::over(servers.into(), token, Some(tls))
+    }
+
+    fn over(servers: Servers, token: Option<String>, tls: Option<Tls>) -> Self {
+        Self { connections: Arc::new(Connections::new(servers, tls)), token: token.map(Into::into) }
     }
 
     #[must_use]
+    pub fn servers(&self) -> &Servers {
+        self.connections.servers()
+    }
+
+    /// The same servers, asked with another token.
+    #[must_use]
+    pub fn with_token(&self, token: String) -> Self {
+        Self { connections: self.connections.clone(), token: Some(token.into()) }
+    }
+
+    /// The server that was reached last, else the first.
+    #[must_use]
     pub fn address(&self) -> &Address {
-        &self.address
+        self.connections.current()
     }
 
     /// Asks for a JSON value.
@@ -177,6 +173,12 @@ impl Client {
         whole(response).await
     }
 
+    /// The same client for another server.
+    #[must_use]
+    pub fn at(&self, servers: impl Into<Servers>) -> Client {
+        Client { connections: Arc::new(self.connections.at(servers.into())), token: self.token.clone() }
+    }
+
     /// Sends bytes as they come; the answer may take as long as the bytes do.
     ///
     /// # Errors
@@ -215,18 +217,27 @@ impl Client {
         Ok(Lines { body: response.into_body(), buffer: BytesMut::new(), item: std::marker::PhantomData })
     }
 
-    /// Asks for bytes, in chunks as they come.
+    /// Asks for bytes, in chunks as they come. The server is given up when it is silent for long.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn bytes(
-        &self,
-        path: &str,
-    ) -> Result<Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>, Error> {
+    pub async fn bytes(&self, path: &str) -> Result<Chunks, Error> {
+        self.chunks(path, SILENCE_TIMEOUT).await
+    }
+
+    /// The same for bytes that come when there are some, which may be never.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn open_bytes(&self, path: &str) -> Result<Chunks, Error> {
+        self.chunks(path, Duration::MAX).await
+    }
+
+    async fn chunks(&self, path: &str, silence: Duration) -> Result<Chunks, Error> {
         let response = self.send(Method::GET, path, None, empty()).await?;
-        Ok(Box::pin(futures_util::stream::try_unfold(response.into_body(), |mut body| async {
+        Ok(Box::pin(futures_util::stream::try_unfold(response.into_body(), move |mut body| async move {
             loop {
-                match tokio::time::timeout(SILENCE_TIMEOUT, body.frame()).await {
+                match tokio::time::timeout(silence, body.frame()).await {
                     Err(_) => return Err(io::ErrorKind::TimedOut.into()),
                     Ok(None) => return Ok(None),
                     Ok(Some(Err(error))) => return Err(io::Error::other(error)),
@@ -250,7 +261,7 @@ impl Client {
         self.exchange(method, path, content_type, body, Some(ANSWER_TIMEOUT)).await
     }
 
-    /// One request on a connection of its own; gives the head of a good answer.
+    /// Gives the head of a good answer.
     async fn exchange(
         &self,
         method: Method,
@@ -259,29 +270,31 @@ impl Client {
         body: Body,
         limit: Option<Duration>,
     ) -> Result<Response<Incoming>, Error> {
-        let stream = self.connect().await?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Error::Broken)?;
-        // Ends with the connection, which ends with the answer's body.
-        tokio::spawn(async move { connection.await.ok() });
-        let host = match &self.address {
-            Address::Unix(_) => "localhost".to_owned(),
-            Address::Tcp { host, port } => format!("{host}:{port}"),
+        let mut connection = self.connections.get().await?;
+        let mut request = self.request(&method, path, content_type, body, &connection)?;
+        let response = loop {
+            let reused = connection.reused;
+            let answer = connection.sender.try_send_request(request);
+            let answered = match limit {
+                Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| Error::Timeout)?,
+                None => answer.await,
+            };
+            let mut failed = match answered {
+                Ok(response) => break response,
+                Err(failed) => failed,
+            };
+            // A connection that waited may have been closed by the server in this moment. What was not sent is sent anew,
+            // and so is a question, which changes nothing.
+            request = match failed.take_message() {
+                Some(request) if reused => request,
+                _ if reused && method == Method::GET => {
+                    self.request(&method, path, content_type, empty(), &connection)?
+                }
+                _ => return Err(Error::Broken(failed.into_error())),
+            };
+            connection = self.connections.fresh().await?;
         };
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
-        if let Some(content_type) = content_type {
-            request = request.header(header::CONTENT_TYPE, content_type);
-        }
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let request = request.body(body).map_err(Error::Request)?;
-        let answer = sender.send_request(request);
-        let response = match limit {
-            Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| Error::Timeout)?,
-            None => answer.await,
-        }
-        .map_err(Error::Broken)?;
+        self.connections.keep(connection);
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -298,26 +311,28 @@ impl Client {
         Err(Error::Refused { status: status.as_u16(), failure })
     }
 
-    async fn connect(&self) -> Result<Pin<Box<dyn Duplex>>, Error> {
-        let connecting = async {
-            Ok::<Pin<Box<dyn Duplex>>, io::Error>(match &self.address {
-                Address::Unix(path) => Box::pin(tokio::net::UnixStream::connect(path).await?),
-                Address::Tcp { host, port } => {
-                    let stream = tokio::net::TcpStream::connect((host.as_str(), *port)).await?;
-                    stream.set_nodelay(true)?;
-                    Box::pin(stream)
-                }
-            })
-        };
-        tokio::time::timeout(CONNECT_TIMEOUT, connecting)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(|source| Error::Connect { address: self.address.clone(), source })
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        content_type: Option<&str>,
+        body: Body,
+        connection: &Connection,
+    ) -> Result<Request<Body>, Error> {
+        let mut request =
+            Request::builder().method(method.clone()).uri(path).header(header::HOST, &connection.host);
+        if let Some(content_type) = content_type {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        if let Some(token) = &self.token {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+                .map_err(|error| Error::Request(error.into()))?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        request.body(body).map_err(Error::Request)
     }
 }
-
-trait Duplex: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Duplex for T {}
 
 fn json(value: &impl Serialize) -> Result<Body, Error> {
     let bytes = serde_json::to_vec(value).map_err(Error::NotUnderstood)?;
@@ -376,21 +391,6 @@ impl<T: DeserializeOwned> Lines<T> {
                     }
                 }
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Address;
-
-    #[test]
-    fn addresses_are_read_and_printed() {
-        for text in ["unix:///run/sealift/api.sock", "http://127.0.0.1:4640", "http://[::1]:4640"] {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
-        }
-        for text in ["", "/run/x", "http://host", "https://host:1", "http://:80", "http://host:99999"] {
-            assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }
 }

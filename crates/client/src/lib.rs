@@ -3,7 +3,11 @@
 //!
 //! It knows how to ask and how an answer looks. It knows nothing of what the server does with a question.
 
+mod address;
 pub mod api;
+mod connections;
 mod http;
 
-pub use http::{Address, Client, Error, Lines};
+pub use address::{Address, Servers};
+pub use connections::Tls;
+pub use http::{Chunks, Client, Error, Lines};

@@ -218,7 +218,7 @@ impl Rest {
 }
 
 /// Whether the process ends within this time.
-fn ends(process: &OwnedFd, patience: Duration) -> bool {
+pub(crate) fn ends(process: &OwnedFd, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

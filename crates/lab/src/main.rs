@@ -1,4 +1,4 @@
-//! The lab's program: simulated stories and benchmarks. It prints what it found and decides nothing by it, but for a
+//! The lab's program: hosts, simulated stories and benchmarks. It prints what it found and decides nothing by it, but for a
 //! story that went wrong.
 #![allow(
     clippy::print_stdout,
@@ -6,14 +6,17 @@
     reason = "a program for developers, which talks to them"
 )]
 
-use std::error::Error as _;
+mod commands;
+
+use std::error::Error;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use sealift_lab::bench::{self, BENCHES};
-use sealift_lab::simulator::{Known, Options, Summary, simulate};
+use sealift_lab::simulator::{Options, Summary, simulate};
+use sealift_lab::with_sources;
 
-/// Simulated fleets and benchmarks of Sealift, for its developers.
+/// Hosts to test on, simulated fleets and benchmarks of Sealift, for its developers.
 #[derive(Debug, Parser)]
 #[command(name = "lab", max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
@@ -24,13 +27,17 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Tell stories of a simulated fleet around the real planner, and see whether they end well
-    #[command(
-        after_help = "Examples:\n  lab simulate --seed 17\n  lab simulate --stories 10000 --known circles,diamonds"
-    )]
+    #[command(after_help = "Examples:\n  lab simulate --seed 17\n  lab simulate --stories 10000")]
     Simulate(SimulateArgs),
     /// Measure something: a table, and the same figures as a last line of JSON
-    #[command(after_help = "Examples:\n  lab bench --list\n  lab bench planner")]
+    #[command(after_help = "Examples:\n  lab bench --list\n  lab bench placement")]
     Bench(BenchArgs),
+    /// Boot hosts with a systemd of their own, joined by a network of their own (needs root)
+    #[command(subcommand)]
+    Hosts(commands::hosts::Command),
+    /// Break things on a cluster of hosts at random, and see whether all is as it should be (needs root)
+    #[command(after_help = "Examples:\n  lab soak --minutes 30 --hosts 5\n  lab soak --minutes 2 --seed 17")]
+    Soak(commands::soak::SoakArgs),
 }
 
 #[derive(Debug, Args)]
@@ -54,31 +61,19 @@ struct SimulateArgs {
     /// Events of each story until the calm
     #[arg(long, default_value_t = Options::default().events, value_name = "N")]
     events: usize,
-    /// Leave out defects that are known, set apart by commas
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "DEFECT")]
-    known: Vec<Defect>,
-}
-
-/// As in [`Known`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Defect {
-    /// Units that follow each other in a circle leave one after the other
-    Circles,
-    /// A unit that follows two others, of which one follows the other, does not leave first
-    Diamonds,
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Simulate(args) => tell(&args),
         Command::Bench(args) => bench(&args),
+        Command::Soak(args) => commands::soak::run(&args).unwrap_or_else(|error| failed(&error)),
+        Command::Hosts(command) => commands::hosts::run(command).unwrap_or_else(|error| failed(&error)),
     }
 }
 
 fn tell(args: &SimulateArgs) -> ExitCode {
-    let is_known = |defect| args.known.contains(&defect);
-    let known = Known { circles: is_known(Defect::Circles), diamonds: is_known(Defect::Diamonds) };
-    let options = Options { events: args.events, known, ..Options::default() };
+    let options = Options { events: args.events, ..Options::default() };
     let mut total = Summary::default();
     for seed in args.seed..args.seed.saturating_add(args.stories) {
         match simulate(seed, &options) {
@@ -108,17 +103,14 @@ fn bench(args: &BenchArgs) -> ExitCode {
             println!("{table}\n\n{json}");
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut source = error.source();
-            while let Some(error) = source {
-                text = format!("{text}: {error}");
-                source = error.source();
-            }
-            eprintln!("error: {text}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Says an error with what it comes from.
+fn failed(error: &dyn Error) -> ExitCode {
+    eprintln!("error: {}", with_sources(error));
+    ExitCode::FAILURE
 }
 
 fn measure(name: &str) -> Result<(String, String), bench::Error> {

@@ -14,6 +14,7 @@ mod glob;
 mod machine;
 mod name;
 mod package;
+mod role;
 mod run;
 mod secret;
 mod time;
@@ -30,6 +31,7 @@ pub use name::{
     UnitKind, UnitName,
 };
 pub use package::{Package, PackageName};
+pub use role::{Projects, Role};
 pub use run::{Attempt, AttemptEnd, Run, RunState, StepOutcome, StepResult};
 pub use secret::{InvalidSecret, SecretValue};
 pub use time::Timestamp;

@@ -244,6 +244,13 @@ impl UnitName {
             None => self.clone(),
         }
     }
+
+    /// This instance of a template; none of a unit that is no template, or if it would be no name.
+    #[must_use]
+    pub fn with_instance(&self, instance: &str) -> Option<UnitName> {
+        let prefix = self.stem().strip_suffix('@')?;
+        format!("{prefix}@{instance}.{}", self.kind().suffix()).parse().ok()
+    }
 }
 
 /// The kinds of files that a user writes: systemd's units (but for scopes, which no file can make), and Quadlet's files,

@@ -39,6 +39,9 @@ pub struct Unit {
     /// The app and release it belongs to; none for a unit that was submitted by hand.
     #[serde(default)]
     pub app: Option<(ProjectName, ReleaseNumber)>,
+    /// The template whose `Replicas=` it is one of; such an instance is made, changed and removed with its template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<UnitName>,
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -61,6 +64,7 @@ impl Unit {
             generation: 1,
             restarts: 0,
             app: None,
+            template: None,
             extra: Extra::new(),
         }
     }
@@ -272,6 +276,22 @@ pub enum ActiveState {
     /// Anything that a newer systemd may say.
     #[serde(other)]
     Other,
+}
+
+impl ActiveState {
+    /// As systemd says it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ActiveState::Active => "active",
+            ActiveState::Reloading => "reloading",
+            ActiveState::Inactive => "inactive",
+            ActiveState::Failed => "failed",
+            ActiveState::Activating => "activating",
+            ActiveState::Deactivating => "deactivating",
+            ActiveState::Other => "other",
+        }
+    }
 }
 
 /// What a machine says of a unit: systemd's words and which generation of the unit it speaks of.

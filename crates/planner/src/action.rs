@@ -14,13 +14,52 @@ pub enum Action {
     /// Gives a unit that is placed nowhere to a machine.
     Place { unit: UnitName, machine: MachineId },
     /// Takes a unit from the machine that it is placed on.
-    Unplace { unit: UnitName, machine: MachineId, reason: Reason },
+    Unplace {
+        unit: UnitName,
+        machine: MachineId,
+        reason: Reason,
+        /// Units that it follows and that follow it (`MachineOf=` in a circle): they leave in the same step.
+        with: Vec<UnitName>,
+    },
     /// Hands a queued run to an agent, as its attempt of this number.
     Dispatch { run: RunId, attempt: u32, machine: MachineId, session: SessionId },
     /// Ends a running attempt as lost and puts the run back in the queue.
     Lose { run: RunId, attempt: u32, reason: String },
     /// Ends a running attempt as lost, and with it the run as failed.
     GiveUp { run: RunId, reason: String },
+}
+
+/// What an action writes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    Unit(UnitName),
+    Placement(UnitName),
+    Status(MachineId, UnitName),
+    Run(RunId),
+    /// The id of the newest placement.
+    LastPlacement,
+}
+
+impl Action {
+    /// All that is other afterwards.
+    #[must_use]
+    pub fn writes(&self) -> Vec<Subject> {
+        match self {
+            Action::PutUnit { unit } => vec![Subject::Unit(unit.name.clone())],
+            Action::RemoveUnit { name } => vec![Subject::Unit(name.clone())],
+            Action::Place { unit, machine } => vec![
+                Subject::Placement(unit.clone()),
+                Subject::Status(machine.clone(), unit.clone()),
+                Subject::LastPlacement,
+            ],
+            Action::Unplace { unit, with, .. } => {
+                std::iter::once(unit).chain(with).map(|unit| Subject::Placement(unit.clone())).collect()
+            }
+            Action::Dispatch { run, .. } | Action::Lose { run, .. } | Action::GiveUp { run, .. } => {
+                vec![Subject::Run(run.clone())]
+            }
+        }
+    }
 }
 
 /// Actions in the order in which they are to be carried out, and what somebody has to look at.
@@ -44,6 +83,36 @@ pub enum Problem {
     /// Whoever filled in the snapshot could not read the unit file.
     #[error("unit {unit} of app {project} is not deployed: its unit file cannot be read")]
     Unreadable { project: ProjectName, unit: UnitName },
+    /// A unit that was submitted by hand has the name of an instance.
+    #[error(
+        "unit {unit} of template {template} is not made: the name belongs to a unit that was submitted by hand"
+    )]
+    InstanceTaken { template: UnitName, unit: UnitName },
+    /// The template's file makes no sense as this instance.
+    #[error("unit {unit} of template {template} is not made: its unit file cannot be read")]
+    InstanceUnreadable { template: UnitName, unit: UnitName },
+}
+
+impl Problem {
+    /// The unit that is not as it is wanted.
+    #[must_use]
+    pub fn unit(&self) -> &UnitName {
+        match self {
+            Problem::NameTaken { unit, .. }
+            | Problem::Unreadable { unit, .. }
+            | Problem::InstanceTaken { unit, .. }
+            | Problem::InstanceUnreadable { unit, .. } => unit,
+        }
+    }
+
+    /// The app that wants it; none where a template alone does.
+    #[must_use]
+    pub fn project(&self) -> Option<&ProjectName> {
+        match self {
+            Problem::NameTaken { project, .. } | Problem::Unreadable { project, .. } => Some(project),
+            Problem::InstanceTaken { .. } | Problem::InstanceUnreadable { .. } => None,
+        }
+    }
 }
 
 fn owner_text(owner: Option<&ProjectName>) -> String {

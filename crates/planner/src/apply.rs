@@ -1,6 +1,6 @@
 //! What a snapshot is like after an action. The server writes exactly this.
 
-use sealift_model::{Attempt, AttemptEnd, Placement, Run, RunState, Timestamp, UnitStatus};
+use sealift_model::{Attempt, AttemptEnd, Placement, Run, RunState, Timestamp, UnitName, UnitStatus};
 
 use crate::{Action, Snapshot};
 
@@ -24,15 +24,28 @@ pub fn apply(snapshot: &mut Snapshot, action: &Action, now: Timestamp) -> bool {
             snapshot.placements.insert(unit.clone(), placement);
             true
         }
-        Action::Unplace { unit, machine, .. } => {
-            let fits = snapshot.placements.get(unit).is_some_and(|placement| placement.machine == *machine);
+        Action::Unplace { unit, machine, with, .. } => {
+            let here = |unit: &UnitName| {
+                snapshot.placements.get(unit).is_some_and(|placement| placement.machine == *machine)
+            };
+            let fits = std::iter::once(unit).chain(with).all(here);
             if fits {
-                snapshot.placements.remove(unit);
+                for unit in std::iter::once(unit).chain(with) {
+                    snapshot.placements.remove(unit);
+                }
             }
             fits
         }
-        Action::Dispatch { run, attempt, machine, session } => {
-            let Some(run) = snapshot.runs.get_mut(run) else { return false };
+        Action::Dispatch { run, .. } | Action::Lose { run, .. } | Action::GiveUp { run, .. } => {
+            snapshot.runs.get_mut(run).is_some_and(|run| apply_to_run(run, action, now))
+        }
+    }
+}
+
+/// The same for a run alone; false for an action that is not about it.
+pub fn apply_to_run(run: &mut Run, action: &Action, now: Timestamp) -> bool {
+    match action {
+        Action::Dispatch { attempt, machine, session, .. } => {
             if run.state != RunState::Queued || *attempt != next_attempt(run) {
                 return false;
             }
@@ -47,8 +60,7 @@ pub fn apply(snapshot: &mut Snapshot, action: &Action, now: Timestamp) -> bool {
             });
             true
         }
-        Action::Lose { run, attempt, .. } => {
-            let Some(run) = snapshot.runs.get_mut(run) else { return false };
+        Action::Lose { attempt, .. } => {
             if run.attempt().is_none_or(|last| last.number != *attempt) || !lose(run) {
                 return false;
             }
@@ -57,8 +69,7 @@ pub fn apply(snapshot: &mut Snapshot, action: &Action, now: Timestamp) -> bool {
             run.steps.clear();
             true
         }
-        Action::GiveUp { run, reason } => {
-            let Some(run) = snapshot.runs.get_mut(run) else { return false };
+        Action::GiveUp { reason, .. } => {
             if !lose(run) {
                 return false;
             }
@@ -67,6 +78,7 @@ pub fn apply(snapshot: &mut Snapshot, action: &Action, now: Timestamp) -> bool {
             run.message = Some(reason.clone());
             true
         }
+        _ => false,
     }
 }
 

@@ -5,7 +5,9 @@
 
 use std::fmt;
 
-use sealift_model::{DesiredState, MachineId, Run, RunId, RunState, Unit, UnitName, glob_matches};
+use sealift_model::{
+    ActiveState, Availability, DesiredState, MachineId, Run, RunId, RunState, Unit, UnitName, glob_matches,
+};
 
 use crate::{Snapshot, units_by_machine};
 
@@ -18,6 +20,10 @@ pub enum Violation {
     Apart { unit: UnitName, from: String },
     /// A unit is placed although it is not to be, or on a machine that does not suit it.
     Misplaced { unit: UnitName, machine: MachineId, because: &'static str },
+    /// So many bytes and thousandths of a core more are promised than the machine has.
+    Overcommitted { machine: MachineId, memory: u64, cpu: u64 },
+    /// So many of a template are out although only so many may be.
+    TooManyOut { template: UnitName, out: usize, most: u32 },
     /// More attempts that never waited for a person are under way than the machine has slots for.
     Overload { machine: MachineId, running: usize, slots: u32 },
     /// A run's record contradicts itself.
@@ -42,6 +48,12 @@ impl fmt::Display for Violation {
             Violation::Misplaced { unit, machine, because } => {
                 write!(f, "{unit} is on {machine}, but {because}")
             }
+            Violation::Overcommitted { machine, memory, cpu } => {
+                write!(f, "{machine} has promised {memory} bytes and {cpu} thousandths of a core too many")
+            }
+            Violation::TooManyOut { template, out, most } => {
+                write!(f, "{out} of {template} are out and {most} may be")
+            }
             Violation::Overload { machine, running, slots } => {
                 write!(f, "{machine} has {running} attempts in {slots} slots")
             }
@@ -65,11 +77,42 @@ pub fn state(snapshot: &Snapshot) -> Vec<Violation> {
     placements(snapshot, &mut found);
     conflicts(snapshot, &mut found);
     slots(snapshot, &mut found);
+    capacity(snapshot, &mut found);
     for run in snapshot.runs.values() {
         let broken = |because| Violation::BrokenRun { run: run.id.clone(), because };
         found.extend(broken_run(run).into_iter().map(broken));
     }
     found
+}
+
+/// The same where a plan has just been carried out. What is being stopped may still take what the machine has not got.
+#[must_use]
+pub fn settled(snapshot: &Snapshot) -> Vec<Violation> {
+    let running = units_by_machine(snapshot);
+    let stops = |machine: &MachineId| {
+        let mut there = snapshot.statuses.keys().filter(|(on, _)| on == machine);
+        there.any(|(_, unit)| !running.get(machine).is_some_and(|units| units.contains(unit)))
+    };
+    let passes = |violation: &Violation| match violation {
+        Violation::Overcommitted { machine, .. } => stops(machine),
+        _ => false,
+    };
+    state(snapshot).into_iter().filter(|violation| !passes(violation)).collect()
+}
+
+/// Those of `after` that were not so before a step, or are worse.
+#[must_use]
+pub fn new_since(before: &[Violation], after: Vec<Violation>) -> Vec<Violation> {
+    let was = |violation: &Violation| match violation {
+        Violation::Overcommitted { machine, memory, cpu } => before.iter().any(|one| match one {
+            Violation::Overcommitted { machine: on, memory: had, cpu: and } => {
+                on == machine && had >= memory && and >= cpu
+            }
+            _ => false,
+        }),
+        _ => before.contains(violation),
+    };
+    after.into_iter().filter(|violation| !was(violation)).collect()
 }
 
 /// What does not hold of the way from one snapshot to a later one.
@@ -90,6 +133,7 @@ pub fn step(before: &Snapshot, after: &Snapshot) -> Vec<Violation> {
             }
         }
     }
+    too_many_out(before, after, &mut found);
     for (name, new) in &after.units {
         let Some(old) = before.units.get(name) else { continue };
         if old != new && new.generation <= old.generation {
@@ -108,6 +152,65 @@ pub fn step(before: &Snapshot, after: &Snapshot) -> Vec<Violation> {
     found
 }
 
+/// Of a set that has a policy, one that is up leaves a drained machine only while not too many are out.
+fn too_many_out(before: &Snapshot, after: &Snapshot, found: &mut Vec<Violation>) {
+    let is_up = |snapshot: &Snapshot, name: &UnitName| {
+        snapshot.placements.get(name).is_some_and(|placement| {
+            let status = snapshot.statuses.get(&(placement.machine.clone(), name.clone()));
+            status.is_some_and(|status| {
+                let down = matches!(
+                    status.active,
+                    ActiveState::Failed | ActiveState::Activating | ActiveState::Deactivating
+                );
+                status.placement == placement.id
+                    && status.load != "unheard"
+                    && status.error.is_none()
+                    && !down
+            })
+        })
+    };
+    for (name, placement) in &before.placements {
+        let Some(unit) = after.units.get(name).filter(|unit| before.units.get(name) == Some(unit)) else {
+            continue;
+        };
+        let Some((template, policy)) = name.template().zip(unit.requirements.update.as_ref()) else {
+            continue;
+        };
+        let drained = |snapshot: &Snapshot| {
+            let settings = snapshot.settings.get(&placement.machine);
+            settings.is_some_and(|settings| settings.availability == Availability::Drained)
+        };
+        // Nothing but that could have made it leave.
+        let fine = before.presence(&placement.machine).is_some()
+            && *unit
+                == Unit {
+                    requirements: sealift_model::Requirements {
+                        update: unit.requirements.update.clone(),
+                        replicas: unit.requirements.replicas,
+                        spread: unit.requirements.spread.clone(),
+                        ..sealift_model::Requirements::NONE
+                    },
+                    ..unit.clone()
+                }
+            && unit.desired == DesiredState::Launched;
+        if !fine || !drained(before) || after.placements.contains_key(name) || !is_up(before, name) {
+            continue;
+        }
+        let set = after.units.values().filter(|one| {
+            one.desired == DesiredState::Launched
+                && !one.requirements.global
+                && one.name.template().as_ref() == Some(&template)
+        });
+        let set: Vec<&UnitName> = set.map(|one| &one.name).collect();
+        let out = set.iter().filter(|name| !is_up(after, name)).count();
+        let most = policy.max_out.of(u32::try_from(set.len()).unwrap_or(u32::MAX));
+        // Another that follows nobody and conflicts with nobody does not leave in the same step.
+        if u32::try_from(out).is_ok_and(|out| out > most) {
+            found.push(Violation::TooManyOut { template, out, most });
+        }
+    }
+}
+
 fn placements(snapshot: &Snapshot, found: &mut Vec<Violation>) {
     for (name, placement) in &snapshot.placements {
         let machine = &placement.machine;
@@ -123,12 +226,25 @@ fn placements(snapshot: &Snapshot, found: &mut Vec<Violation>) {
         }
         // A placement on a machine that is away stands while nobody else could take over.
         let Some((about, _)) = snapshot.machines.get(machine) else { continue };
+        let settings = snapshot.settings.get(machine);
+        let availability = settings.map(|settings| settings.availability).unwrap_or_default();
+        // One of a set may have to wait until more of the others are up.
+        if availability == Availability::Drained && unit.requirements.update.is_none() {
+            misplaced("the machine is drained");
+        }
+        let any = unit.requirements.classes.contains("*");
+        let named = about.class.as_ref().is_some_and(|class| unit.requirements.classes.contains(class));
+        if !any && !named && (about.class.is_some() || !unit.requirements.classes.is_empty()) {
+            misplaced("the machine is of another class");
+        }
         let wanted = unit.requirements.machine_id.as_deref();
         if wanted.is_some_and(|id| id != machine.as_str() && id != machine.short()) {
             misplaced("it is for another machine");
         }
         for (key, values) in &unit.requirements.metadata {
-            if about.metadata.get(key).is_none_or(|value| !values.contains(value)) {
+            let set = settings.and_then(|settings| settings.metadata.get(key));
+            let value = set.map_or_else(|| about.metadata.get(key), Option::as_ref);
+            if value.is_none_or(|value| !values.contains(value)) {
                 misplaced("the machine has not the metadata");
             }
         }
@@ -155,6 +271,27 @@ fn conflicts(snapshot: &Snapshot, found: &mut Vec<Violation>) {
                     found.push(Violation::Conflict { machine: machine.clone(), units });
                 }
             }
+        }
+    }
+}
+
+/// Whatever is placed, is to run or may still be running is promised what it asks for.
+fn capacity(snapshot: &Snapshot, found: &mut Vec<Violation>) {
+    let running = units_by_machine(snapshot);
+    for (id, (machine, _)) in &snapshot.machines {
+        let mut there: Vec<&UnitName> = running.get(id).into_iter().flatten().collect();
+        there.extend(snapshot.statuses.keys().filter(|(on, _)| on == id).map(|(_, unit)| unit));
+        there.sort();
+        there.dedup();
+        let asked = |unit: &UnitName| snapshot.units.get(unit).map(|unit| unit.requirements.resources);
+        let asked: Vec<_> = there.into_iter().filter_map(asked).collect();
+        let memory: u64 = asked.iter().map(|asked| asked.memory).sum();
+        let cpu: u64 = asked.iter().map(|asked| u64::from(asked.cpu)).sum();
+        let has = machine.allocatable();
+        let memory = if machine.capacity.memory > 0 { memory.saturating_sub(has.memory) } else { 0 };
+        let cpu = if machine.capacity.cpu > 0 { cpu.saturating_sub(u64::from(has.cpu)) } else { 0 };
+        if memory > 0 || cpu > 0 {
+            found.push(Violation::Overcommitted { machine: id.clone(), memory, cpu });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line, said once: parsing, `--help`, shell completions and man pages all come from here.
 
+mod access;
 mod approval;
 mod etcd;
 mod machine;
@@ -11,9 +12,10 @@ mod unit;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sealift_client::Address;
+use sealift_client::Servers;
 use sealift_model::{BranchName, ProjectName, ReleaseNumber, RunId};
 
+pub(crate) use access::{AuditArgs, AuthorityCommand, JoinTokenArgs, TlsArgs, TokenCommand, TokenCreateArgs};
 pub(crate) use approval::{ApprovalsArgs, ApproveArgs, RejectArgs};
 pub(crate) use etcd::{
     EtcdBackup, EtcdCommand, EtcdDefrag, EtcdRestore, EtcdStart, MemberAdd, MemberCommand, MemberMove,
@@ -23,7 +25,7 @@ pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange
 pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
-pub(crate) use unit::{UnitCommand, UnitFiles, UnitNames, UnitVerify, Wait};
+pub(crate) use unit::{JournalArgs, UnitCommand, UnitFiles, UnitNames, UnitVerify, Wait};
 
 const TOUR: &str = "\
 A first tour, from a git repository with a wercker.yml:
@@ -50,7 +52,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// The server: unix:///PATH or http://HOST:PORT [default: the socket in the state directory]
+    /// The server: https://HOST:PORT, or several with commas between them; unix:///PATH; http://HOST:PORT without TLS
+    /// [default: the socket in the state directory]
     #[arg(
         long,
         global = true,
@@ -58,7 +61,10 @@ pub(crate) struct Global {
         value_name = "ADDRESS",
         help_heading = "Global options"
     )]
-    pub(crate) server: Option<Address>,
+    pub(crate) server: Option<Servers>,
+    /// What shows that a server is ours: a file with its authority's certificates, or sha256:PIN
+    #[arg(long, global = true, env = "SEALIFT_CA", value_name = "FILE|PIN", help_heading = "Global options")]
+    pub(crate) ca: Option<String>,
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value_t = Output::Text, help_heading = "Global options")]
     pub(crate) output: Output,
@@ -145,10 +151,10 @@ pub(crate) enum Command {
     /// Stop a run that waits or is under way
     #[command(after_help = "Example: sealift abort hello-12")]
     Abort(AbortArgs),
-    /// Units: submit, load, start, stop, unload, destroy, restart, list, files, cat, status, verify, explain
+    /// Units: submit, load, start, stop, unload, destroy, restart, list, files, cat, status, journal, verify, explain
     #[command(subcommand, after_help = unit::EXAMPLES, disable_help_subcommand = true)]
     Unit(UnitCommand),
-    /// Machines: list, drain, cordon, uncordon, metadata
+    /// Machines: list, drain, cordon, uncordon, metadata, join-token, remove
     #[command(subcommand, after_help = machine::EXAMPLES, disable_help_subcommand = true)]
     Machine(MachineCommand),
     /// The same as `sealift unit list`
@@ -166,6 +172,17 @@ pub(crate) enum Command {
     /// The secrets that the server keeps for a project: set, list, rm
     #[command(subcommand, after_help = secret::EXAMPLES, disable_help_subcommand = true)]
     Secret(SecretCommand),
+    /// Users' tokens: create, list, revoke
+    #[command(subcommand, after_help = access::TOKEN_EXAMPLES, disable_help_subcommand = true)]
+    Token(TokenCommand),
+    /// The authority that signs certificates of servers and machines: show, prepare, activate, retire
+    #[command(subcommand, after_help = access::AUTHORITY_EXAMPLES, disable_help_subcommand = true)]
+    Authority(AuthorityCommand),
+    /// Print who changed what, and who was refused, as this server saw it
+    #[command(
+        after_help = "Examples:\n  sealift audit --since 2h\n  sealift audit --user anna -f --output json"
+    )]
+    Audit(AuditArgs),
     /// The command line of the wercker CLI: build, deploy, dev, workflow, check-config, detect
     #[command(
         after_help = "Example: sealift wercker build --artifacts\n\nA link to this program that is called `wercker` does the same."

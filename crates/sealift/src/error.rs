@@ -40,6 +40,10 @@ pub(crate) enum Error {
     #[error(transparent)]
     Workflow(sealift_pipeline::WorkflowError),
     #[error(transparent)]
+    Enrolment(#[from] sealift_agent::enrolment::Error),
+    #[error("cannot speak TLS")]
+    Tls(#[source] sealift_access::TlsError),
+    #[error(transparent)]
     Agent(#[from] sealift_agent::Error),
     #[error(transparent)]
     Server(#[from] sealift_server::Error),
@@ -75,6 +79,13 @@ impl Error {
             Error::Plain { help, .. } => help.clone(),
             Error::Server(sealift_server::Error::Transfer(unusable)) => {
                 crate::commands::store::unusable(unusable)
+            }
+            Error::Client(sealift_client::Error::Untrusted { .. }) => Some(
+                "its certificate is of another authority than --ca says, or not for this name (sealift server --tls-name)"
+                    .into(),
+            ),
+            Error::Enrolment(sealift_agent::enrolment::Error::Join(sealift_client::Error::Refused { failure, .. })) => {
+                failure.help.clone()
             }
             Error::Stopped { .. } => Some("the next `sealift run` removes them".into()),
             Error::Client(sealift_client::Error::Refused { failure, .. }) => failure.help.clone(),

@@ -5,9 +5,11 @@
 //! own writes. A record that does not parse is skipped with a warning and holds up nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 
+use sealift_access::{Authority, JoinRecord, MachineCredential, TokenId, UserRecord};
+use sealift_client::api::Question;
 use sealift_model::{
     App, Assignment, Machine, MachineId, MachineSettings, Package, PackageName, Placement, Presence,
     ProjectName, Release, ReleaseNumber, Run, RunAssignment, RunId, RunState, Unit, UnitAssignment, UnitName,
@@ -37,6 +39,8 @@ pub(crate) struct World {
     pub(crate) machines: BTreeMap<MachineId, Held<Machine>>,
     pub(crate) presence: BTreeMap<MachineId, Held<Presence>>,
     pub(crate) settings: BTreeMap<MachineId, Held<MachineSettings>>,
+    /// What machines are asked, until they answer.
+    pub(crate) questions: BTreeMap<MachineId, BTreeMap<String, Held<Question>>>,
     pub(crate) units: BTreeMap<UnitName, Held<Unit>>,
     pub(crate) placements: BTreeMap<UnitName, Held<Placement>>,
     pub(crate) statuses: BTreeMap<MachineId, BTreeMap<UnitName, Held<UnitStatus>>>,
@@ -50,6 +54,10 @@ pub(crate) struct World {
     pub(crate) packages: BTreeMap<PackageName, Held<Package>>,
     pub(crate) apps: BTreeMap<ProjectName, Held<App>>,
     pub(crate) releases: BTreeMap<(ProjectName, ReleaseNumber), Held<Release>>,
+    pub(crate) authority: Option<Held<Authority>>,
+    pub(crate) users: BTreeMap<TokenId, Held<UserRecord>>,
+    pub(crate) join_tokens: BTreeMap<TokenId, Held<JoinRecord>>,
+    pub(crate) credentials: BTreeMap<MachineId, Held<MachineCredential>>,
     /// Records that are there and not understood, by key.
     unread: BTreeMap<String, Revision>,
     index: Index,
@@ -109,6 +117,7 @@ impl World {
             Key::Machine(id) => set(&mut self.machines, id, entry),
             Key::Presence(id) => set(&mut self.presence, id, entry),
             Key::Settings(id) => set(&mut self.settings, id, entry),
+            Key::Question(machine, id) => set(self.questions.entry(machine).or_default(), id, entry),
             Key::Unit(name) => set(&mut self.units, name, entry),
             Key::Placement(name) => set(&mut self.placements, name, entry),
             Key::Status(machine, unit) => set(self.statuses.entry(machine).or_default(), unit, entry),
@@ -132,6 +141,13 @@ impl World {
             Key::Package(name) => set(&mut self.packages, name, entry),
             Key::App(project) => set(&mut self.apps, project, entry),
             Key::Release(project, number) => set(&mut self.releases, (project, number), entry),
+            Key::Authority => {
+                self.authority = held(entry);
+                self.authority.is_some()
+            }
+            Key::User(id) => set(&mut self.users, id, entry),
+            Key::Join(id) => set(&mut self.join_tokens, id, entry),
+            Key::Credential(machine) => set(&mut self.credentials, machine, entry),
         };
         if !understood {
             self.unread.insert(entry.key.clone(), entry.modified);
@@ -163,6 +179,14 @@ impl World {
         match Key::parse(key) {
             Some(Key::Machine(id)) => drop(self.machines.remove(&id)),
             Some(Key::Presence(id)) => drop(self.presence.remove(&id)),
+            Some(Key::Question(machine, id)) => {
+                if let Some(questions) = self.questions.get_mut(&machine) {
+                    questions.remove(&id);
+                    if questions.is_empty() {
+                        self.questions.remove(&machine);
+                    }
+                }
+            }
             Some(Key::Settings(id)) => drop(self.settings.remove(&id)),
             Some(Key::Unit(name)) => {
                 self.units.remove(&name);
@@ -194,6 +218,10 @@ impl World {
             Some(Key::Package(name)) => drop(self.packages.remove(&name)),
             Some(Key::App(project)) => drop(self.apps.remove(&project)),
             Some(Key::Release(project, number)) => drop(self.releases.remove(&(project, number))),
+            Some(Key::Authority) => self.authority = None,
+            Some(Key::User(id)) => drop(self.users.remove(&id)),
+            Some(Key::Join(id)) => drop(self.join_tokens.remove(&id)),
+            Some(Key::Credential(machine)) => drop(self.credentials.remove(&machine)),
             Some(Key::Transfer) | None => {}
         }
     }
@@ -211,6 +239,9 @@ impl World {
             Key::Machine(id) => self.machines.get(id).map(|held| held.modified),
             Key::Presence(id) => self.presence.get(id).map(|held| held.modified),
             Key::Settings(id) => self.settings.get(id).map(|held| held.modified),
+            Key::Question(machine, id) => {
+                self.questions.get(machine).and_then(|all| all.get(id)).map(|held| held.modified)
+            }
             Key::Unit(name) => self.units.get(name).map(|held| held.modified),
             Key::Placement(name) => self.placements.get(name).map(|held| held.modified),
             Key::Status(machine, unit) => self.status(machine, unit).map(|held| held.modified),
@@ -226,6 +257,10 @@ impl World {
             Key::Release(project, number) => {
                 self.releases.get(&(project.clone(), *number)).map(|held| held.modified)
             }
+            Key::Authority => self.authority.as_ref().map(|held| held.modified),
+            Key::User(id) => self.users.get(id).map(|held| held.modified),
+            Key::Join(id) => self.join_tokens.get(id).map(|held| held.modified),
+            Key::Credential(machine) => self.credentials.get(machine).map(|held| held.modified),
         };
         understood.or_else(|| self.unread(key))
     }
@@ -270,7 +305,7 @@ impl World {
                 let attempts = self.runs.get(&id).into_iter().flat_map(|run| &run.value.attempts);
                 into.extend(attempts.map(|attempt| attempt.machine.clone()));
             }
-            Some(Key::Presence(id) | Key::Machine(id)) => drop(into.insert(id)),
+            Some(Key::Presence(id) | Key::Machine(id) | Key::Question(id, _)) => drop(into.insert(id)),
             _ => {}
         }
     }
@@ -285,10 +320,15 @@ impl World {
         self.index.runs.get(machine).into_iter().flatten().filter_map(|id| self.runs.get(id))
     }
 
+    /// All global units, wanted or not, in the order of names.
+    pub(crate) fn global_units(&self) -> impl Iterator<Item = &Held<Unit>> {
+        self.index.globals.iter().filter_map(|name| self.units.get(name))
+    }
+
     /// The global units that are to run on a machine.
     pub(crate) fn globals_on(&self, machine: &MachineId) -> impl Iterator<Item = &Held<Unit>> {
-        let globals = self.index.globals.iter().filter_map(|name| self.units.get(name));
-        globals.filter(|unit| crate::controller::runs_on(self, &unit.value, machine))
+        let globals = crate::controller::globals_on(self, machine).into_iter();
+        globals.filter_map(|unit| self.units.get(&unit.name))
     }
 
     /// The machines that a unit is to run on now.
@@ -343,13 +383,51 @@ pub(crate) struct Cache {
     world: Arc<RwLock<World>>,
     revision: watch::Receiver<Revision>,
     machines: Arc<std::sync::Mutex<BTreeMap<MachineId, watch::Sender<Revision>>>>,
+    changed: Arc<std::sync::Mutex<Vec<Weak<Changed>>>>,
+}
+
+/// What changed since somebody last asked, for whoever keeps a picture of his own. It never falls behind: of each key it
+/// is only known that it changed, and when there are too many, that everything may have.
+#[derive(Debug)]
+pub(crate) struct Changed(std::sync::Mutex<ChangedKeys>);
+
+#[derive(Debug)]
+pub(crate) enum ChangedKeys {
+    /// The world has to be read anew.
+    All,
+    These(BTreeSet<String>),
+}
+
+/// More changed keys than this count as all.
+const MOST_CHANGED: usize = 100_000;
+
+impl Changed {
+    /// What changed since this was last asked; at first, everything. Ask before looking at the world.
+    pub(crate) fn take(&self) -> ChangedKeys {
+        std::mem::replace(&mut *self.keys(), ChangedKeys::These(BTreeSet::new()))
+    }
+
+    fn keys(&self) -> std::sync::MutexGuard<'_, ChangedKeys> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn note(&self, changed: Option<&Batch>) {
+        let mut keys = self.keys();
+        match (&mut *keys, changed) {
+            (ChangedKeys::These(known), Some(batch)) if known.len() < MOST_CHANGED => {
+                known.extend(batch.events.iter().map(|event| event.key().to_owned()));
+            }
+            _ => *keys = ChangedKeys::All,
+        }
+    }
 }
 
 impl Cache {
     /// Reads everything; [`Follower::run`] then keeps it up to date.
     pub(crate) async fn open(store: Arc<dyn Store>) -> Result<(Cache, Follower), sealift_store::Error> {
         let (told, revision) = watch::channel(Revision(0));
-        let cache = Cache { world: Arc::default(), revision, machines: Arc::default() };
+        let cache =
+            Cache { world: Arc::default(), revision, machines: Arc::default(), changed: Arc::default() };
         let mut follower = Follower { store, cache: cache.clone(), told, watch: None };
         follower.list().await?;
         Ok((cache, follower))
@@ -370,6 +448,23 @@ impl Cache {
     /// Tells of every change.
     pub(crate) fn changes(&self) -> watch::Receiver<Revision> {
         self.revision.clone()
+    }
+
+    /// Which objects change from now on, for as long as the handle is kept.
+    pub(crate) fn changed(&self) -> Arc<Changed> {
+        let changed = Arc::new(Changed(std::sync::Mutex::new(ChangedKeys::All)));
+        let mut all = self.changed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&changed));
+        changed
+    }
+
+    /// None if the world was read anew.
+    fn note_changed(&self, batch: Option<&Batch>) {
+        let all = self.changed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for changed in all.iter().filter_map(Weak::upgrade) {
+            changed.note(batch);
+        }
     }
 
     /// Tells of changes that may concern this machine's assignments, and of no others.
@@ -433,6 +528,7 @@ impl Follower {
         }
         let concerned = world.machines.keys().cloned().collect();
         *self.cache.world.write().unwrap_or_else(std::sync::PoisonError::into_inner) = world;
+        self.cache.note_changed(None);
         self.cache.tell(&concerned, range.revision);
         self.told.send_replace(range.revision);
         Ok(())
@@ -453,6 +549,7 @@ impl Follower {
             }
             world.revision = batch.revision;
         }
+        self.cache.note_changed(Some(batch));
         self.cache.tell(&concerned, batch.revision);
         self.told.send_replace(batch.revision);
     }

@@ -1,27 +1,38 @@
-//! Carries out what the planner decides: looks at the cache, plans, writes the plan's actions in one transaction that
-//! compares all they rest on, and looks again. Two controllers that race are settled by the compares.
+//! Carries out what the planner decides: tells it what changed in the cache, writes its next actions in one transaction
+//! that compares all they rest on, and goes on. What was not written, or may not have been, the planner is told again as
+//! it really is. Two controllers that race are settled by the compares.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sealift_model::diagnostic::Severity;
-use sealift_model::{MachineId, ProjectName, Release, Requirements, UnitName};
-use sealift_planner::{Action, AppView, Problem, Snapshot};
+use sealift_model::{
+    DesiredState, MachineId, MachineSettings, Placement, ProjectName, Release, Requirements, Timestamp, Unit,
+    UnitName, UnitStatus,
+};
+use sealift_planner::{Action, AppView, Change, Planner, Snapshot, Subject};
 use sealift_store::election::Leadership;
 use sealift_store::{MAX_TXN, Txn};
 use sealift_unitfile::UnitFile;
 use tokio::sync::watch;
 
 use crate::api::{Error, json, unchanged};
-use crate::cache::World;
+use crate::cache::{Changed, ChangedKeys, Held, World};
 use crate::keys::Key;
 use crate::server::Inner;
 
-/// Actions of one transaction at most; each rests on four keys at most and all together on two more, and a store takes
+/// Actions of one transaction at most; each rests on five keys at most and all together on two more, and a store takes
 /// 128.
-const ACTIONS: usize = 30;
+const ACTIONS: usize = 25;
 /// How long to wait when the store cannot be written to.
 const PAUSE: Duration = Duration::from_secs(1);
+/// As many verdicts on machines as can be thought over with every change.
+const EXPLAINED_AT_ONCE: usize = 10_000;
+/// Between two times that more than that are thought over, and between two looks at the clock.
+const EXPLAIN_AGAIN: Duration = Duration::from_secs(1);
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(60);
 /// Units whose lack of a machine is explained; more than that have a common cause.
 const EXPLAINED: usize = 50;
 
@@ -60,12 +71,13 @@ impl Problems {
 }
 
 /// Plans whenever something changed, for as long as this server is the one to do so: nothing is written that
-/// `leadership` does not stand behind.
+/// `leadership` does not stand behind. It can be dropped at any moment, and begun again: it starts with all there is.
 pub(crate) async fn run(inner: &Inner, leadership: Option<&Leadership>) {
     let mut changes = inner.cache.changes();
+    let mut planning = Planning::new(inner.cache.changed());
     loop {
         changes.mark_unchanged();
-        match pass(inner, leadership).await {
+        match planning.pass(inner, leadership).await {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => {
@@ -74,111 +86,284 @@ pub(crate) async fn run(inner: &Inner, leadership: Option<&Leadership>) {
                 continue;
             }
         }
-        if changes.changed().await.is_err() {
+        let wait = planning.wait((inner.clock)());
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                return;
+            },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// The planner, and what it has been told.
+struct Planning {
+    planner: Planner,
+    changed: Arc<Changed>,
+    /// Until when the settings of machines mean what the planner was told, by machine: maintenance begins or ends then.
+    next: BTreeMap<MachineId, Timestamp>,
+    /// When it was last said why units are nowhere, and whether that may be other by now.
+    explained: Option<tokio::time::Instant>,
+    unexplained: bool,
+}
+
+impl Planning {
+    fn new(changed: Arc<Changed>) -> Planning {
+        Planning {
+            planner: Planner::new(read_instance),
+            changed,
+            next: BTreeMap::new(),
+            explained: None,
+            unexplained: true,
+        }
+    }
+
+    /// One look; true when something was written or has to be looked at again.
+    async fn pass(&mut self, inner: &Inner, leadership: Option<&Leadership>) -> Result<bool, Error> {
+        let (txn, actions) = {
+            // Asked before the world is looked at: what changes in between is told again.
+            let changed = self.changed.take();
+            let world = inner.cache.world();
+            let now = (inner.clock)();
+            inner.metrics.passes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.learn(&world, changed, now);
+            let Some(fitting) = self.fitting(&world, now)? else {
+                self.explain(inner);
+                return Ok(false);
+            };
+            fitting
+        };
+        let txn = match leadership {
+            Some(leadership) => leadership.guard(txn),
+            None => txn,
+        };
+        let outcome = inner.commit(txn).await;
+        let Err(error) = outcome else { return Ok(true) };
+        let again = error.wants_another_look();
+        if again {
+            inner.look_again().await?;
+        }
+        // Nothing came of it, or nobody knows: the planner is told how things are. What is not known yet is told when the
+        // cache knows it.
+        self.mend(&inner.cache.world(), &actions, (inner.clock)());
+        if again { Ok(true) } else { Err(error.into()) }
+    }
+
+    /// Tells the planner what changed.
+    fn learn(&mut self, world: &World, changed: ChangedKeys, now: Timestamp) {
+        match changed {
+            ChangedKeys::All => {
+                self.planner = Planner::new(read_instance);
+                self.next.clear();
+                for key in keys_of(world) {
+                    self.tell(world, &key, now);
+                }
+                self.unexplained = true;
+            }
+            ChangedKeys::These(keys) => {
+                self.unexplained |= !keys.is_empty();
+                for key in keys.iter().filter_map(|key| Key::parse(key)) {
+                    self.tell(world, &key, now);
+                }
+            }
+        }
+        let due = self.next.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone());
+        for id in due.collect::<Vec<_>>() {
+            self.tell(world, &Key::Settings(id), now);
+        }
+    }
+
+    /// Tells the planner how one object is.
+    fn tell(&mut self, world: &World, key: &Key, now: Timestamp) {
+        let change = match key {
+            Key::Machine(id) => Change::Machine(id.clone(), value(world.machines.get(id))),
+            Key::Presence(id) => Change::Presence(id.clone(), value(world.presence.get(id))),
+            Key::Settings(id) => {
+                let settings = world.settings.get(id).map(|held| &held.value);
+                match settings.and_then(|settings| next_change(settings, now)) {
+                    Some(next) => drop(self.next.insert(id.clone(), next)),
+                    None => drop(self.next.remove(id)),
+                }
+                Change::Settings(id.clone(), settings.map(|settings| as_of(settings, now)))
+            }
+            Key::Unit(name) => Change::Unit(name.clone(), value(world.units.get(name)).map(Arc::new)),
+            Key::Placement(name) => Change::Placement(name.clone(), value(world.placements.get(name))),
+            Key::Status(machine, unit) => {
+                Change::Status(machine.clone(), unit.clone(), value(world.status(machine, unit)))
+            }
+            Key::PlacementCounter => {
+                Change::LastPlacement(world.last_placement.as_ref().map_or(0, |held| held.value))
+            }
+            Key::Run(id) => Change::Run(id.clone(), value(world.runs.get(id)).map(Arc::new)),
+            Key::App(project) | Key::Release(project, _) => {
+                Change::App(project.clone(), app_view(world, project).map(Arc::new))
+            }
+            // Nothing of these is planned by.
+            _ => return,
+        };
+        self.planner.feed(change);
+    }
+
+    /// Tells the planner how everything is that these actions would have written.
+    fn mend(&mut self, world: &World, actions: &[Action], now: Timestamp) {
+        for subject in actions.iter().flat_map(Action::writes) {
+            self.tell(world, &key_of(subject), now);
+        }
+    }
+
+    /// The next actions, as many as one transaction takes; none if nothing is to be done.
+    fn fitting(&mut self, world: &World, now: Timestamp) -> Result<Option<(Txn, Vec<Action>)>, Error> {
+        let mut most = ACTIONS;
+        loop {
+            let before = self.planner.last_placement();
+            let actions = self.planner.plan(most, now);
+            if actions.is_empty() {
+                return Ok(None);
+            }
+            let made = transaction(world, &self.planner, before, &actions, now);
+            match made {
+                Ok(txn) if txn.size() <= MAX_TXN || actions.len() == 1 => return Ok(Some((txn, actions))),
+                Ok(_) => self.mend(world, &actions, now),
+                Err(error) => {
+                    self.mend(world, &actions, now);
+                    return Err(error);
+                }
+            }
+            most = actions.len() / 2;
+        }
+    }
+
+    /// Says why units are nowhere, but not all the time.
+    fn explain(&mut self, inner: &Inner) {
+        let verdicts = self.planner.unplaced_count().min(EXPLAINED) * self.planner.machine_count();
+        let recently = self.explained.is_some_and(|at| at.elapsed() < EXPLAIN_AGAIN);
+        if !self.unexplained || (recently && verdicts > EXPLAINED_AT_ONCE) {
             return;
         }
+        inner.problems.set(problems(&self.planner));
+        self.unexplained = false;
+        self.explained = Some(tokio::time::Instant::now());
+    }
+
+    /// How long nothing has to be done if nothing changes.
+    fn wait(&self, now: Timestamp) -> Duration {
+        let maintenance = self.next.values().min().map_or(LONGEST, |at| at.since(now).max(SHORTEST));
+        let explaining = if self.unexplained { EXPLAIN_AGAIN } else { LONGEST };
+        maintenance.min(explaining).min(LONGEST)
     }
 }
 
-/// One look; true when something was written or has to be looked at again.
-async fn pass(inner: &Inner, leadership: Option<&Leadership>) -> Result<bool, Error> {
-    let txn = {
-        let world = inner.cache.world();
-        let snapshot = snapshot(&world);
-        let plan = sealift_planner::plan(&snapshot);
-        inner.problems.set(problems(&snapshot, &plan.problems));
-        if plan.actions.is_empty() {
-            return Ok(false);
-        }
-        fitting(&world, snapshot, &plan.actions, (inner.clock)())?
-    };
-    let txn = match leadership {
-        Some(leadership) => leadership.guard(txn),
-        None => txn,
-    };
-    match inner.commit(txn).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.wants_another_look() => {
-            inner.look_again().await?;
-            Ok(true)
-        }
-        Err(error) => Err(error.into()),
+fn value<T: Clone>(held: Option<&Held<T>>) -> Option<T> {
+    held.map(|held| held.value.clone())
+}
+
+/// Where everything is that the planner has to know.
+fn keys_of(world: &World) -> Vec<Key> {
+    let statuses = world
+        .statuses
+        .iter()
+        .flat_map(|(machine, units)| units.keys().map(|unit| Key::Status(machine.clone(), unit.clone())));
+    world
+        .machines
+        .keys()
+        .cloned()
+        .map(Key::Machine)
+        .chain(world.presence.keys().cloned().map(Key::Presence))
+        .chain(world.settings.keys().cloned().map(Key::Settings))
+        .chain(world.units.keys().cloned().map(Key::Unit))
+        .chain(world.placements.keys().cloned().map(Key::Placement))
+        .chain(statuses)
+        .chain(
+            world
+                .runs
+                .iter()
+                .filter(|(_, run)| !run.value.state.is_end())
+                .map(|(id, _)| Key::Run(id.clone())),
+        )
+        .chain(world.apps.keys().cloned().map(Key::App))
+        .chain([Key::PlacementCounter])
+        .collect()
+}
+
+fn key_of(subject: Subject) -> Key {
+    match subject {
+        Subject::Unit(name) => Key::Unit(name),
+        Subject::Placement(name) => Key::Placement(name),
+        Subject::Status(machine, unit) => Key::Status(machine, unit),
+        Subject::Run(id) => Key::Run(id),
+        Subject::LastPlacement => Key::PlacementCounter,
     }
 }
 
-/// The first actions of a plan in one transaction, as many as it takes. What is left is planned again.
-fn fitting(
-    world: &World,
-    before: Snapshot,
-    actions: &[Action],
-    now: sealift_model::Timestamp,
-) -> Result<Txn, Error> {
-    let mut count = actions.len().min(ACTIONS);
-    let mut txn = transaction(world, before, &actions[..count], now)?;
-    while txn.size() > MAX_TXN && count > 1 {
-        count /= 2;
-        txn = transaction(world, snapshot(world), &actions[..count], now)?;
-    }
-    Ok(txn)
-}
-
-/// What these actions change, if what they rest on is still so.
+/// What these actions change, if what they rest on is still so. `planner` has carried them out; `last_placement` is
+/// from before.
 fn transaction(
     world: &World,
-    mut after: Snapshot,
+    planner: &Planner,
+    mut last_placement: u64,
     actions: &[Action],
-    now: sealift_model::Timestamp,
+    now: Timestamp,
 ) -> Result<Txn, Error> {
-    let (mut written, mut rests_on) = (BTreeSet::new(), BTreeSet::new());
+    let mut rests_on: BTreeSet<String> = BTreeSet::new();
+    let mut written: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
     for action in actions {
         tracing::debug!(?action, "planned");
-        if !sealift_planner::apply(&mut after, action, now) {
-            continue;
-        }
         match action {
             Action::PutUnit { unit } => {
-                written.insert(Key::Unit(unit.name.clone()).to_string());
                 rests_on.extend(unit.app.iter().map(|(project, _)| Key::App(project.clone()).to_string()));
+                rests_on.extend(unit.template.iter().map(|template| Key::Unit(template.clone()).to_string()));
+                written.insert(Key::Unit(unit.name.clone()).to_string(), Some(json(unit)?));
             }
             Action::RemoveUnit { name } => {
-                written.insert(Key::Unit(name.clone()).to_string());
-                let app = world.units.get(name).and_then(|unit| unit.value.app.as_ref());
+                let unit = world.units.get(name).map(|unit| &unit.value);
+                let app = unit.and_then(|unit| unit.app.as_ref());
                 rests_on.extend(app.map(|(project, _)| Key::App(project.clone()).to_string()));
+                let template = unit.and_then(|unit| unit.template.as_ref());
+                rests_on.extend(template.map(|template| Key::Unit(template.clone()).to_string()));
+                written.insert(Key::Unit(name.clone()).to_string(), None);
             }
             Action::Place { unit, machine } => {
-                written.insert(Key::Placement(unit.clone()).to_string());
-                written.insert(Key::Status(machine.clone(), unit.clone()).to_string());
-                written.insert(Key::PlacementCounter.to_string());
+                last_placement += 1;
+                let placement = Placement {
+                    id: last_placement,
+                    unit: unit.clone(),
+                    machine: machine.clone(),
+                    since: now,
+                };
+                written.insert(Key::Placement(unit.clone()).to_string(), Some(json(&placement)?));
+                let status = Key::Status(machine.clone(), unit.clone()).to_string();
+                written.insert(status, Some(json(&UnitStatus::unheard(&placement))?));
+                written.insert(Key::PlacementCounter.to_string(), Some(json(&last_placement)?));
                 rests_on.insert(Key::Unit(unit.clone()).to_string());
                 rests_on.insert(Key::Presence(machine.clone()).to_string());
+                rests_on.insert(Key::Settings(machine.clone()).to_string());
             }
-            Action::Unplace { unit, .. } => drop(written.insert(Key::Placement(unit.clone()).to_string())),
-            Action::Dispatch { run, machine, .. } => {
-                written.insert(Key::Run(run.clone()).to_string());
-                rests_on.insert(Key::Presence(machine.clone()).to_string());
+            Action::Unplace { unit, with, .. } => {
+                for unit in std::iter::once(unit).chain(with) {
+                    written.insert(Key::Placement(unit.clone()).to_string(), None);
+                }
             }
-            Action::Lose { run, .. } | Action::GiveUp { run, .. } => {
-                written.insert(Key::Run(run.clone()).to_string());
+            Action::Dispatch { run, .. } | Action::Lose { run, .. } | Action::GiveUp { run, .. } => {
+                if let Action::Dispatch { machine, .. } = action {
+                    rests_on.insert(Key::Presence(machine.clone()).to_string());
+                }
+                // A run that is given up is over for the planner, and all the same it is written.
+                let ended = || {
+                    let mut run = world.runs.get(run)?.value.clone();
+                    sealift_planner::apply_to_run(&mut run, action, now).then_some(run)
+                };
+                if let Some(run) = planner.run(run).cloned().or_else(ended) {
+                    written.insert(Key::Run(run.id.clone()).to_string(), Some(json(&run)?));
+                }
             }
         }
     }
-    let keys =
-        |texts: &BTreeSet<String>| -> Vec<Key> { texts.iter().filter_map(|key| Key::parse(key)).collect() };
     let mut txn = Txn::new();
-    for key in keys(&rests_on.union(&written).cloned().collect()) {
+    let compared: BTreeSet<&String> = rests_on.iter().chain(written.keys()).collect();
+    for key in compared.into_iter().filter_map(|key| Key::parse(key)) {
         txn = unchanged(txn, world, &key);
     }
-    for key in keys(&written) {
-        let value = match &key {
-            Key::Unit(name) => after.units.get(name).map(json).transpose()?,
-            Key::Placement(name) => after.placements.get(name).map(json).transpose()?,
-            Key::Status(machine, unit) => {
-                after.statuses.get(&(machine.clone(), unit.clone())).map(json).transpose()?
-            }
-            Key::PlacementCounter => Some(json(&after.last_placement)?),
-            Key::Run(id) => after.runs.get(id).map(json).transpose()?,
-            _ => None,
-        };
+    for (key, value) in written {
         txn = match value {
             Some(bytes) => txn.put(key, bytes),
             None => txn.delete(key),
@@ -187,8 +372,29 @@ fn transaction(
     Ok(txn)
 }
 
-/// The world as the planner wants it.
-pub(crate) fn snapshot(world: &World) -> Snapshot {
+/// The settings as they count at this moment: maintenance that is under way drains.
+fn as_of(settings: &MachineSettings, now: Timestamp) -> MachineSettings {
+    MachineSettings {
+        metadata: settings.metadata.clone(),
+        availability: settings.availability_at(now),
+        ..MachineSettings::default()
+    }
+}
+
+/// When the settings will count as something else.
+fn next_change(settings: &MachineSettings, now: Timestamp) -> Option<Timestamp> {
+    settings.maintenance.iter().flat_map(|span| [span.from, span.until]).filter(|at| *at > now).min()
+}
+
+fn app_view(world: &World, project: &ProjectName) -> Option<AppView> {
+    let app = world.apps.get(project)?.value.clone();
+    let release = world.releases.get(&(project.clone(), app.current)).map(|held| held.value.clone());
+    let requirements = release.iter().flat_map(requirements).collect();
+    Some(AppView { app, release, requirements })
+}
+
+/// The world as the planner wants it, for those who ask once.
+pub(crate) fn snapshot(world: &World, now: Timestamp) -> Snapshot {
     let machines = world.machines.iter().map(|(id, machine)| {
         (id.clone(), (machine.value.clone(), world.presence.get(id).map(|presence| presence.value.clone())))
     });
@@ -196,14 +402,10 @@ pub(crate) fn snapshot(world: &World) -> Snapshot {
         units.iter().map(|(unit, status)| ((machine.clone(), unit.clone()), status.value.clone()))
     });
     let runs = world.runs.iter().filter(|(_, run)| !run.value.state.is_end());
-    let apps = world.apps.iter().map(|(project, app)| {
-        let release =
-            world.releases.get(&(project.clone(), app.value.current)).map(|held| held.value.clone());
-        let requirements = release.iter().flat_map(requirements).collect();
-        (project.clone(), AppView { app: app.value.clone(), release, requirements })
-    });
+    let apps = world.apps.keys().filter_map(|project| Some((project.clone(), app_view(world, project)?)));
     Snapshot {
         machines: machines.collect(),
+        settings: world.settings.iter().map(|(id, held)| (id.clone(), as_of(&held.value, now))).collect(),
         units: world.units.iter().map(|(name, unit)| (name.clone(), unit.value.clone())).collect(),
         placements: world.placements.iter().map(|(name, held)| (name.clone(), held.value.clone())).collect(),
         last_placement: world.last_placement.as_ref().map_or(0, |held| held.value),
@@ -215,41 +417,52 @@ pub(crate) fn snapshot(world: &World) -> Snapshot {
 
 /// What the unit files of a release ask of machines; a file that contradicts itself is left out.
 fn requirements(release: &Release) -> BTreeMap<UnitName, Requirements> {
-    let read = |(name, text): (&UnitName, &String)| {
-        let (requirements, findings) = UnitFile::parse(text).requirements(name);
-        let sound = findings.iter().all(|finding| finding.severity != Severity::Error);
-        sound.then(|| (name.clone(), requirements))
-    };
+    let read = |(name, text): (&UnitName, &String)| Some((name.clone(), read(text, name)?));
     release.units.iter().filter_map(read).collect()
 }
 
-/// Whether a global unit is to run on this machine.
-pub(crate) fn runs_on(world: &World, unit: &sealift_model::Unit, machine: &MachineId) -> bool {
-    sealift_planner::runs_on(&snapshot(world), unit, machine)
+fn read(text: &str, name: &UnitName) -> Option<Requirements> {
+    let (requirements, findings) = UnitFile::parse(text).requirements(name);
+    let sound = findings.iter().all(|finding| finding.severity != Severity::Error);
+    sound.then_some(requirements)
 }
 
-fn problems(snapshot: &Snapshot, of_plan: &[Problem]) -> ByUnit {
+/// A template's file as one of its instances reads it.
+fn read_instance(template: &Unit, instance: &UnitName) -> Option<Requirements> {
+    read(&template.text, instance)
+}
+
+/// The global units that are to run on a machine. Maintenance does not stop them, as no change tells of its beginning;
+/// draining does.
+pub(crate) fn globals_on<'w>(world: &'w World, machine: &MachineId) -> Vec<&'w Unit> {
+    let Some(about) = world.machines.get(machine) else { return Vec::new() };
+    let unit = |name: &UnitName| world.units.get(name).map(|held| &held.value);
+    let is_wanted = |unit: &&Unit| unit.desired != DesiredState::Inactive && !unit.name.is_template();
+    let placed = world.placed_on(machine).filter_map(unit);
+    sealift_planner::globals_on(
+        &about.value,
+        world.settings.get(machine).map(|held| &held.value),
+        world.global_units().map(|held| &held.value).filter(is_wanted),
+        placed.filter(|unit| is_wanted(unit) && !unit.requirements.global),
+        world.statuses.get(machine).into_iter().flat_map(BTreeMap::keys).filter_map(unit),
+    )
+}
+
+/// Whether a global unit is to run on this machine.
+pub(crate) fn runs_on(world: &World, unit: &Unit, machine: &MachineId) -> bool {
+    globals_on(world, machine).iter().any(|global| global.name == unit.name)
+}
+
+fn problems(planner: &Planner) -> ByUnit {
     let mut problems = BTreeMap::new();
-    let waits = |name: &&UnitName| {
-        let unit = &snapshot.units[*name];
-        !unit.requirements.global
-            && !name.is_template()
-            && unit.desired != sealift_model::DesiredState::Inactive
-            && !snapshot.placements.contains_key(*name)
-    };
-    for name in snapshot.units.keys().filter(waits).take(EXPLAINED) {
-        let verdicts = sealift_planner::explain(snapshot, name);
-        let why: Vec<_> =
-            verdicts.iter().map(|(machine, verdict)| format!("{}: {verdict}", machine.short())).collect();
-        let why = if why.is_empty() { "there is no machine".into() } else { why.join("; ") };
-        let app = snapshot.units[name].app.as_ref().map(|(project, _)| project.clone());
-        let trouble = Trouble { text: format!("on no machine: {why}"), lasts: false };
-        problems.insert((app, name.clone()), trouble);
+    for name in planner.unplaced().take(EXPLAINED) {
+        let app = planner.unit(name).and_then(|unit| unit.app.as_ref()).map(|(project, _)| project.clone());
+        let text = format!("on no machine: {}", planner.why_nowhere(name));
+        problems.insert((app, name.clone()), Trouble { text, lasts: false });
     }
-    for problem in of_plan {
-        let (Problem::NameTaken { project, unit, .. } | Problem::Unreadable { project, unit }) = problem;
+    for problem in planner.problems() {
         let trouble = Trouble { text: problem.to_string(), lasts: true };
-        problems.insert((Some(project.clone()), unit.clone()), trouble);
+        problems.insert((problem.project().cloned(), problem.unit().clone()), trouble);
     }
     problems
 }

@@ -4,6 +4,7 @@
 //! machines/<machine>                    Machine
 //! presence/<machine>                    Presence, under the machine's lease
 //! settings/<machine>                    MachineSettings
+//! questions/<machine>/<question>         Question, under a lease of some seconds
 //! units/<unit>                          Unit
 //! placements/<unit>                     Placement
 //! statuses/<machine>/<unit>             UnitStatus
@@ -17,8 +18,13 @@
 //! packages/<project>/<branch>/<commit>  Package
 //! apps/<project>                        App
 //! releases/<project>/<number>           Release
+//! authority/roots                       Authority, with its private keys
+//! tokens/<id>                           UserRecord
+//! join-tokens/<id>                      JoinRecord
+//! credentials/<machine>                 MachineCredential
 //! ```
 
+use sealift_access::TokenId;
 use sealift_model::{MachineId, PackageName, ProjectName, ReleaseNumber, RunId, UnitName};
 
 /// What a key is the place of.
@@ -27,6 +33,7 @@ pub(crate) enum Key {
     Machine(MachineId),
     Presence(MachineId),
     Settings(MachineId),
+    Question(MachineId, String),
     Unit(UnitName),
     Placement(UnitName),
     Status(MachineId, UnitName),
@@ -40,6 +47,10 @@ pub(crate) enum Key {
     Package(PackageName),
     App(ProjectName),
     Release(ProjectName, ReleaseNumber),
+    Authority,
+    User(TokenId),
+    Join(TokenId),
+    Credential(MachineId),
 }
 
 impl std::fmt::Display for Key {
@@ -48,6 +59,7 @@ impl std::fmt::Display for Key {
             Key::Machine(id) => write!(f, "machines/{id}"),
             Key::Presence(id) => write!(f, "presence/{id}"),
             Key::Settings(id) => write!(f, "settings/{id}"),
+            Key::Question(machine, id) => write!(f, "questions/{machine}/{id}"),
             Key::Unit(name) => write!(f, "units/{name}"),
             Key::Placement(name) => write!(f, "placements/{name}"),
             Key::Status(machine, name) => write!(f, "statuses/{machine}/{name}"),
@@ -64,6 +76,10 @@ impl std::fmt::Display for Key {
             }
             Key::App(project) => write!(f, "apps/{project}"),
             Key::Release(project, number) => write!(f, "releases/{project}/{number:012}"),
+            Key::Authority => write!(f, "authority/roots"),
+            Key::User(id) => write!(f, "tokens/{id}"),
+            Key::Join(id) => write!(f, "join-tokens/{id}"),
+            Key::Credential(machine) => write!(f, "credentials/{machine}"),
         }
     }
 }
@@ -82,6 +98,10 @@ impl Key {
             "machines" => Key::Machine(rest.parse().ok()?),
             "presence" => Key::Presence(rest.parse().ok()?),
             "settings" => Key::Settings(rest.parse().ok()?),
+            "questions" => {
+                let (machine, id) = rest.split_once('/')?;
+                Key::Question(machine.parse().ok()?, id.to_owned())
+            }
             "units" => Key::Unit(rest.parse().ok()?),
             "placements" => Key::Placement(rest.parse().ok()?),
             "statuses" => {
@@ -113,6 +133,10 @@ impl Key {
                 let (project, number) = rest.split_once('/')?;
                 Key::Release(project.parse().ok()?, number.parse().ok()?)
             }
+            "authority" if rest == "roots" => Key::Authority,
+            "tokens" => Key::User(rest.parse().ok()?),
+            "join-tokens" => Key::Join(rest.parse().ok()?),
+            "credentials" => Key::Credential(rest.parse().ok()?),
             _ => return None,
         })
     }
@@ -134,9 +158,14 @@ mod tests {
             Key::Machine(machine.clone()),
             Key::Presence(machine.clone()),
             Key::Settings(machine.clone()),
+            Key::Question(machine.clone(), "5".into()),
             Key::Unit("a@1.service".parse().unwrap()),
             Key::Placement("a.service".parse().unwrap()),
-            Key::Status(machine, "a.service".parse().unwrap()),
+            Key::Status(machine.clone(), "a.service".parse().unwrap()),
+            Key::Credential(machine),
+            Key::Authority,
+            Key::User("0123456789abcdef".parse().unwrap()),
+            Key::Join("0123456789abcdef".parse().unwrap()),
             Key::Leader,
             Key::PlacementCounter,
             Key::RunCounter("hello".parse().unwrap()),

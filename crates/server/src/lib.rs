@@ -5,15 +5,19 @@
 //! (agents do).
 
 mod api;
+mod audit;
 mod cache;
 mod controller;
 mod housekeeping;
 mod keys;
 mod leading;
 mod logs;
+mod metrics;
 mod secrets;
 mod server;
+mod tls;
 pub mod transfer;
 
 pub use housekeeping::{Defragment, Housekeeping};
 pub use server::{Election, Error, Options, Server};
+pub use tls::Options as TlsOptions;

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::serve::Listener;
 use sealift_model::{ProjectName, Timestamp};
 use sealift_package::blobs::{self, Blobs};
 use sealift_package::signing::{self, PublicKey, SigningKey};
@@ -15,13 +14,16 @@ use sealift_store::Store;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
-use crate::api;
+use crate::api::{self, Door};
+use crate::audit::{self, AuditLog};
 use crate::cache::{Cache, Follower};
 use crate::controller::Problems;
 use crate::housekeeping::Housekeeping;
 use crate::leading;
 use crate::logs::Logs;
+use crate::metrics::Metrics;
 use crate::secrets::{self, Secrets};
+use crate::tls;
 use crate::transfer;
 
 /// How long requests under way may take once the server is to stop.
@@ -39,10 +41,16 @@ pub struct Options {
     pub election: Option<Election>,
     /// What the leader does for a store that does not do it by itself.
     pub housekeeping: Housekeeping,
+    /// Where machines reach this very server, if there are others: `https://HOST:PORT`.
+    pub advertise: Option<String>,
     /// Guarded by the file mode of its socket.
     pub unix: Option<UnixListener>,
     /// Guarded by the token.
     pub tcp: Option<(TcpListener, Arc<str>)>,
+    /// For machines and users anywhere: guarded by certificates and users' tokens.
+    pub tls: Option<tls::Options>,
+    /// Whether `/metrics` is told to anybody who asks.
+    pub open_metrics: bool,
 }
 
 /// How this server takes part in the choice of a leader.
@@ -74,6 +82,10 @@ pub enum Error {
     Signing(#[source] signing::Error),
     #[error("cannot open the folder of secrets")]
     Secrets(#[source] secrets::Error),
+    #[error("cannot open the folder of the audit log")]
+    Audit(#[source] audit::Error),
+    #[error("cannot speak TLS")]
+    Tls(#[source] tls::Error),
     #[error("cannot serve the API")]
     Serve(#[source] io::Error),
 }
@@ -91,8 +103,13 @@ pub(crate) struct Inner {
     pub(crate) problems: Problems,
     pub(crate) election: Option<Election>,
     pub(crate) housekeeping: Housekeeping,
+    pub(crate) questions: api::Questions,
+    /// Where other machines reach this server over TLS.
+    pub(crate) advertise: Option<String>,
     /// Held while a project's next run gets its number: those who come meanwhile wait instead of losing a race.
     pub(crate) numbering: Mutex<BTreeMap<ProjectName, Arc<tokio::sync::Mutex<()>>>>,
+    pub(crate) audit: AuditLog,
+    pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -102,6 +119,7 @@ pub struct Server {
     follower: Follower,
     unix: Option<UnixListener>,
     tcp: Option<(TcpListener, Arc<str>)>,
+    tls: Option<tls::Door>,
 }
 
 impl std::fmt::Debug for Server {
@@ -130,10 +148,18 @@ impl Server {
             problems: Problems::default(),
             election: options.election,
             housekeeping: options.housekeeping,
+            questions: api::Questions::default(),
+            advertise: options.advertise,
             numbering: Mutex::default(),
+            audit: AuditLog::open(options.state_dir.join("audit")).map_err(Error::Audit)?,
+            metrics: Metrics::new(options.open_metrics),
             shutdown,
         };
-        Ok(Self { inner: Arc::new(inner), follower, unix: options.unix, tcp: options.tcp })
+        let tls = match options.tls {
+            Some(options) => Some(tls::Door::build(&inner, options).await.map_err(Error::Tls)?),
+            None => None,
+        };
+        Ok(Self { inner: Arc::new(inner), follower, unix: options.unix, tcp: options.tcp, tls })
     }
 
     /// The key that this server signs packages with.
@@ -147,12 +173,24 @@ impl Server {
     /// # Errors
     /// When a listener or the store fails for good.
     pub async fn run(self) -> Result<(), Error> {
-        let Server { inner, follower, unix, tcp } = self;
+        let Server { inner, follower, unix, tcp, tls } = self;
         let stop = inner.shutdown.clone();
-        let unix = serve(unix, api::router(inner.clone(), None), &stop);
-        let (tcp, token) = tcp.unzip();
-        let tcp = serve(tcp, api::router(inner.clone(), token), &stop);
-        let serving = async { tokio::try_join!(unix, tcp).map(drop) };
+        let unix = async {
+            let Some(listener) = unix else { return stopped(&stop).await };
+            let router = api::router(inner.clone(), Door::Unix);
+            axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
+        };
+        let tcp = async {
+            let Some((listener, token)) = tcp else { return stopped(&stop).await };
+            let router = api::router(inner.clone(), Door::Plain(token));
+            let router = router.into_make_service_with_connect_info::<SocketAddr>();
+            axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
+        };
+        let tls = async {
+            let Some(door) = tls else { return stopped(&stop).await };
+            door.serve(&inner, api::router(inner.clone(), Door::Tls), &stop).await
+        };
+        let serving = async { tokio::try_join!(unix, tcp, tls).map(drop) };
         let grace = async {
             stop.cancelled().await;
             tokio::time::sleep(GRACE).await;
@@ -178,19 +216,8 @@ impl Server {
     }
 }
 
-/// Serves until shutdown and then what is under way; without a listener there is only the wait.
-async fn serve<L>(listener: Option<L>, router: Router, stop: &CancellationToken) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    match listener {
-        Some(listener) => {
-            axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
-        }
-        None => {
-            stop.cancelled().await;
-            Ok(())
-        }
-    }
+/// What a server does where it does not listen.
+async fn stopped(stop: &CancellationToken) -> io::Result<()> {
+    stop.cancelled().await;
+    Ok(())
 }

@@ -27,6 +27,11 @@ pub use line::{Comment, Place};
 pub use unit_file::{Assignment, Section, UnitFile};
 pub use verify::verify;
 
+/// The keys of `[X-Fleet]` without their deprecated spellings: fleet's own, then those that came after it.
+pub fn fleet_keys() -> impl Iterator<Item = &'static str> {
+    known::FLEET.split_ascii_whitespace()
+}
+
 /// A word longer than this is no slip of the fingers; comparing it with every known word would only cost time.
 const LONGEST_TYPO: usize = 64;
 

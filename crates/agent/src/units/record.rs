@@ -36,6 +36,9 @@ pub(super) struct Record {
     /// The systemd that was told; 0 if that is not known.
     #[serde(default)]
     pub(super) life: u64,
+    /// How many restarts of it had been asked for.
+    #[serde(default)]
+    pub(super) restarts: u64,
     pub(super) phase: Phase,
 }
 

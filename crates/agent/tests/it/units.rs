@@ -142,6 +142,11 @@ async fn only_what_systemd_acts_on_restarts_a_unit() {
     assert_eq!((status.main_pid, &status.hash), (pid, &before), "[X-Fleet] is nothing to systemd");
     assert_eq!(std::fs::read_to_string(host.path("a\\x2db.service")).unwrap(), fleet.text);
 
+    let asked = changed(&fleet, |unit| unit.restarts += 1);
+    let status = host.hold(&asked).await;
+    assert!(status.main_pid.is_some() && status.main_pid != pid, "a restart was asked for");
+    let (pid, fleet) = (status.main_pid, asked);
+
     let drop_in = changed(&fleet, |unit| {
         unit.drop_ins.insert("20-a.conf".into(), "[Service]\nEnvironment=A=1\n".into());
     });
@@ -293,7 +298,10 @@ async fn a_container_is_held_as_its_service_or_the_want_of_quadlet_is_told() {
     assert_eq!(host.hold(&pod).await.load, "loaded");
     host.report(&inside, |status| status.error.is_none() && status.load == "loaded").await;
 
-    let renamed = changed(&container, |unit| unit.text = "[Container]\nImage=localhost/none\n".into());
+    // A user's Quadlet would wait for the network of a system's systemd, which may not run here.
+    let renamed = changed(&container, |unit| {
+        unit.text = "[Container]\nImage=localhost/none\n[Quadlet]\nDefaultDependencies=no\n".into();
+    });
     assert_eq!(host.hold(&renamed).await.load, "loaded");
     assert_eq!(host.systemd.state(&site).await.unwrap().load, "not-found");
 

@@ -3,8 +3,9 @@
 //! They never assert speed: a figure says whether it met its bar, and that is all. Where a peer exists, it is measured
 //! in the same run and the ratio is a figure.
 
+pub mod cluster;
 pub mod pipeline;
-pub mod planner;
+pub mod placement;
 pub mod podman;
 pub mod push;
 
@@ -13,11 +14,15 @@ use std::time::Duration;
 use serde::Serialize;
 
 /// The benchmarks there are, with what they measure.
-pub const BENCHES: [(&str, &str); 3] = [
-    ("planner", "pure placement: decisions a second, and one change planned anew"),
+pub const BENCHES: [(&str, &str); 4] = [
+    ("placement", "pure placement: decisions a second, and one change planned anew"),
     (
         "pipeline",
         "a pipeline's steps, output and source beside the bare container commands (needs podman and busybox-static)",
+    ),
+    (
+        "cluster",
+        "units on a cluster of three hosts beside bare systemctl, rest, and a lost host (needs root, scripts/host-image and the sealift binary beside this one)",
     ),
     (
         "push",
@@ -47,6 +52,12 @@ impl Error {
     pub(crate) fn failed(what: impl Into<String>, said: impl std::fmt::Display) -> Error {
         Error::Failed { what: what.into(), said: said.to_string() }
     }
+}
+
+/// An error of doing this to that.
+fn io(action: &'static str, what: &str) -> impl FnOnce(std::io::Error) -> Error {
+    let what = what.to_owned();
+    move |source| Error::Io { action, what, source }
 }
 
 /// One measured thing.
@@ -142,8 +153,12 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 /// When it could not measure; the message says what is missing.
 pub async fn run(name: &str) -> Result<Report, Error> {
     match name {
-        "planner" => planner::run(),
+        "placement" => placement::run(),
         "pipeline" => pipeline::run().await,
+        // It waits for hosts in its own threads.
+        "cluster" => tokio::task::spawn_blocking(cluster::run)
+            .await
+            .unwrap_or_else(|error| Err(Error::failed("the benchmark broke off", error))),
         "push" => push::run().await,
         _ => Err(Error::NoBench { name: name.to_owned() }),
     }

@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use crate::light_host::Rest;
 
 use super::podman::{IMAGE, Podman};
-use super::{Error, Figure, Report, median};
+use super::{Error, Figure, Report, io, median};
 
 const ROUNDS: usize = 10;
 /// How long the program is watched doing nothing.
@@ -47,11 +47,6 @@ pub(super) async fn run() -> Result<Report, Error> {
     let gone = host.map_err(|error| Error::failed("no private systemd", error))?.go().await;
     gone.map_err(|error| Error::failed("the private systemd is not gone", error))?;
     Ok(Report { bench: "push", figures })
-}
-
-fn io(action: &'static str, what: &str) -> impl FnOnce(std::io::Error) -> Error {
-    let what = what.to_owned();
-    move |source| Error::Io { action, what, source }
 }
 
 /// The program that lies beside this one.

@@ -42,43 +42,29 @@ const LAST: usize = 40;
 pub struct Options {
     /// Events until the calm.
     pub events: usize,
-    /// The planner; another one than the real one shows that the oracle sees its errors.
-    pub plan: fn(&Snapshot) -> Plan,
+    pub planning: Planning,
     /// Whether each action is checked by the planner's own invariants. Without, what the machines do has to show it.
     pub check_actions: bool,
-    /// Defects that are known and not counted.
-    pub known: Known,
 }
 
-/// Defects that are known, so that a story goes on and finds others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Known {
-    /// Units that are `MachineOf=` each other in a circle leave their machine one after the other.
-    pub circles: bool,
-    /// Of units of which one follows two others and one of these the other, the wrong one leaves first.
-    pub diamonds: bool,
+/// Who decides.
+#[derive(Debug, Clone, Copy)]
+pub enum Planning {
+    /// The real planner, which lives as long as its server.
+    Living,
+    /// Another one, to show that the oracle sees its errors; it looks at everything each time.
+    Once(fn(&Snapshot) -> Plan),
 }
 
-impl Known {
-    /// All of them.
-    #[must_use]
-    pub fn all() -> Known {
-        Known { circles: true, diamonds: true }
-    }
-}
-
-/// As the command line takes them.
-impl fmt::Display for Known {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [(self.circles, "circles"), (self.diamonds, "diamonds")];
-        let names: Vec<&str> = names.iter().filter(|(known, _)| *known).map(|(_, name)| *name).collect();
-        f.write_str(&names.join(","))
+impl PartialEq for Planning {
+    fn eq(&self, other: &Planning) -> bool {
+        matches!((self, other), (Planning::Living, Planning::Living))
     }
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { events: 2_000, plan: sealift_planner::plan, check_actions: true, known: Known::default() }
+        Options { events: 2_000, planning: Planning::Living, check_actions: true }
     }
 }
 
@@ -123,7 +109,6 @@ impl std::ops::AddAssign for Summary {
 pub struct Failure {
     pub seed: u64,
     pub events: usize,
-    pub known: Known,
     /// Which event it was, and when.
     pub event: usize,
     pub at: u64,
@@ -138,8 +123,7 @@ impl fmt::Display for Failure {
         for line in &self.last {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "again: cargo run -p lab -- simulate --seed {} --events {}", self.seed, self.events)?;
-        if self.known == Known::default() { Ok(()) } else { write!(f, " --known {}", self.known) }
+        write!(f, "again: cargo run -p lab -- simulate --seed {} --events {}", self.seed, self.events)
     }
 }
 
@@ -255,22 +239,22 @@ pub fn simulate(seed: u64, options: &Options) -> Result<Summary, Box<Failure>> {
 }
 
 fn tell(seed: u64, options: &Options, keep_last: bool) -> Result<Summary, Box<Failure>> {
-    let (events, known) = (options.events, options.known);
+    let events = options.events;
     let mut rng = Rng::new(seed);
     let people = match People::new(&mut rng) {
         Ok(people) => people,
         Err(error) => {
             let (broken, last) = (Broken::Setup(error), Vec::new());
-            return Err(Box::new(Failure { seed, events, known, event: 0, at: 0, broken, last }));
+            return Err(Box::new(Failure { seed, events, event: 0, at: 0, broken, last }));
         }
     };
     let mut sim = Sim {
         rng,
         clock: Clock::new(),
-        server: Server::default(),
+        server: Server::new(),
         agents: BTreeMap::new(),
         people,
-        oracle: Oracle::new(known),
+        oracle: Oracle::new(),
         summary: Summary::default(),
         options: options.clone(),
         calm: false,
@@ -285,7 +269,7 @@ fn tell(seed: u64, options: &Options, keep_last: bool) -> Result<Summary, Box<Fa
         Ok(()) => Ok(sim.summary),
         Err(broken) => {
             let (event, at) = (sim.summary.events, sim.clock.now);
-            Err(Box::new(Failure { seed, events, known, event, at, broken, last: sim.last.into() }))
+            Err(Box::new(Failure { seed, events, event, at, broken, last: sim.last.into() }))
         }
     }
 }
@@ -331,7 +315,7 @@ impl Sim {
     fn rest(&mut self) -> Result<(), Broken> {
         let deadline = self.clock.now + CALM;
         loop {
-            let unrest = self.oracle.unrest(&self.server, &self.agents, self.options.plan);
+            let unrest = self.oracle.unrest(&self.server, &self.agents, self.options.planning);
             match unrest {
                 None => return Ok(()),
                 Some(why) if self.clock.now > deadline => return Err(Broken::Unrest { why }),

@@ -8,7 +8,7 @@ use sealift_model::{DesiredState, InvalidName, MachineId, Run, RunId, RunState, 
 use sealift_planner::invariants::{self, Violation};
 use sealift_planner::{Action, Plan, Snapshot, units_by_machine};
 
-use super::Known;
+use super::Planning;
 use super::agent::Agent;
 use super::server::Server;
 
@@ -51,14 +51,13 @@ fn list(violations: &[Violation]) -> String {
 
 #[derive(Debug)]
 pub(super) struct Oracle {
-    known: Known,
     newest: BTreeMap<RunId, u32>,
     ends: BTreeMap<RunId, RunState>,
 }
 
 impl Oracle {
-    pub(super) fn new(known: Known) -> Oracle {
-        Oracle { known, newest: BTreeMap::new(), ends: BTreeMap::new() }
+    pub(super) fn new() -> Oracle {
+        Oracle { newest: BTreeMap::new(), ends: BTreeMap::new() }
     }
 
     /// After an action of the planner.
@@ -80,8 +79,7 @@ impl Oracle {
             // A unit that changes may be wrong where it is until the actions that follow.
             if !matches!(action, Action::PutUnit { .. } | Action::RemoveUnit { .. }) {
                 let old = invariants::state(before);
-                let new = invariants::state(after).into_iter().filter(|one| !old.contains(one));
-                violations.extend(new.filter(|one| !self.is_known(after, action, one)));
+                violations.extend(invariants::new_since(&old, invariants::state(after)));
             }
             if !violations.is_empty() {
                 return Err(Broken::Action { action: words(), violations });
@@ -103,30 +101,19 @@ impl Oracle {
         Ok(())
     }
 
-    fn is_known(&self, after: &Snapshot, action: &Action, violation: &Violation) -> bool {
-        let (Action::Unplace { unit: left, .. }, Violation::Apart { from, .. }) = (action, violation) else {
-            return false;
-        };
-        if is_circle(after, violation) {
-            self.known.circles
-        } else {
-            self.known.diamonds && from == left.as_str()
-        }
-    }
-
     /// After a whole plan; `again` looks whether the planner leaves it at that.
     pub(super) fn planned(
         &self,
         snapshot: &Snapshot,
-        plan: &Plan,
+        actions: &[Action],
         planner: fn(&Snapshot) -> Plan,
         again: bool,
     ) -> Result<(), Broken> {
-        let violations = invariants::state(snapshot);
+        let violations = invariants::settled(snapshot);
         if !violations.is_empty() {
             return Err(Broken::AfterPlan { violations });
         }
-        if again && !plan.actions.is_empty() {
+        if again && !actions.is_empty() {
             let next = planner(snapshot);
             if !next.actions.is_empty() {
                 return Err(Broken::Restless { next: format!("{:?}", next.actions) });
@@ -202,7 +189,7 @@ impl Oracle {
         &self,
         server: &Server,
         agents: &BTreeMap<MachineId, Agent>,
-        planner: fn(&Snapshot) -> Plan,
+        planning: Planning,
     ) -> Option<String> {
         if server.away || server.planner_away || server.changed {
             return Some("the server is busy".into());
@@ -224,34 +211,15 @@ impl Oracle {
         if let Some(run) = open {
             return Some(format!("{} is {:?}", run.id, run.state));
         }
-        let plan = planner(&server.snapshot);
+        let plan = match planning {
+            Planning::Living => sealift_planner::plan(&server.snapshot),
+            Planning::Once(plan) => plan(&server.snapshot),
+        };
         if !plan.actions.is_empty() {
             return Some(format!("the planner wants {:?}", plan.actions));
         }
         None
     }
-}
-
-/// Whether a unit is apart from one that in turn follows it, by however many steps.
-fn is_circle(snapshot: &Snapshot, violation: &Violation) -> bool {
-    let Violation::Apart { unit, from } = violation else { return false };
-    let mut ahead = vec![from.clone()];
-    let mut next = 0;
-    while let Some(target) = ahead.get(next) {
-        if target == unit.as_str() {
-            return true;
-        }
-        let follows = target.parse().ok().and_then(|name: UnitName| snapshot.units.get(&name));
-        let more: Vec<String> = follows
-            .into_iter()
-            .flat_map(|unit| unit.requirements.machine_of.iter())
-            .filter(|one| !ahead.contains(one))
-            .cloned()
-            .collect();
-        ahead.extend(more);
-        next += 1;
-    }
-    false
 }
 
 /// How a machine is other than it should be.

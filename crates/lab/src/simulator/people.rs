@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_model::{
-    AttemptEnd, BranchName, CommitId, DesiredState, Digest, Extra, InvalidName, Machine, MachineId,
-    PackageName, ProjectName, Release, Requirements, Run, RunId, RunState, Unit, UnitName,
+    AttemptEnd, Availability, BranchName, CommitId, DesiredState, Digest, Extra, InvalidName, Machine,
+    MachineId, MachineSettings, PackageName, ProjectName, Release, Requirements, Resources, Run, RunId,
+    RunState, Unit, UnitName, UpdatePolicy,
 };
 
 use super::agent::Agent;
@@ -12,6 +13,7 @@ use super::server::{Made, commit, package};
 use super::{Broken, Event, Sim, names};
 use crate::rng::Rng;
 
+const GIB: u64 = 1 << 30;
 const GLOBS: [&str; 6] = ["a.service", "b*", "d@*.service", "f.service", "[ab]?*", "c.timer"];
 /// A release's unit may also be one that another app or somebody has.
 const APP_UNITS: [&str; 7] =
@@ -62,7 +64,7 @@ impl People {
         let all: Vec<&UnitName> = self.app_units.iter().chain(&self.hand_units).collect();
         for _ in 0..rng.below(3) {
             let glob = rng.pick(&GLOBS).copied().unwrap_or("*").to_owned();
-            match rng.below(12) {
+            match rng.below(20) {
                 0..=2 => drop(wanted.conflicts.insert(glob)),
                 3..=4 => wanted.machine_of.extend(rng.pick(&all).map(ToString::to_string)),
                 5 => drop(wanted.replaces.insert(glob)),
@@ -72,6 +74,23 @@ impl People {
                 }
                 9 => drop(wanted.metadata.insert("disk".into(), BTreeSet::from(["ssd".into()]))),
                 10 => wanted.global = true,
+                11..=13 => {
+                    wanted.resources = Resources {
+                        memory: rng.between(0, 3) * GIB,
+                        cpu: u32::try_from(rng.between(0, 3)).unwrap_or(0) * 1_000,
+                    };
+                }
+                14 => drop(wanted.classes.insert(if rng.chance(50) { "job" } else { "*" }.into())),
+                15 => wanted.spread = Some("zone".into()),
+                16 => drop(wanted.prefers_machine_of.insert(glob)),
+                17 => {
+                    wanted.priority = i32::try_from(rng.between(0, 4)).unwrap_or(0) - 1;
+                    wanted.preempts = rng.chance(50);
+                }
+                18 => {
+                    wanted.replicas = u32::try_from(rng.between(0, 4)).ok();
+                    wanted.update = Some(UpdatePolicy::default());
+                }
                 _ => {
                     wanted.machine_id = rng.pick(&self.machines).map(|machine| machine.id.short().to_owned());
                 }
@@ -90,11 +109,18 @@ fn machine(rng: &mut Rng, id: MachineId, name: String) -> Machine {
         metadata.insert("disk".to_owned(), "ssd".to_owned());
     }
     let run_slots = u32::try_from(rng.below(4)).unwrap_or(0);
+    // Some say nothing of what they have.
+    let capacity = Resources {
+        memory: rng.between(0, 6) * GIB,
+        cpu: u32::try_from(rng.between(0, 6)).unwrap_or(0) * 1_000,
+    };
     Machine {
         metadata,
         version: "1".to_owned(),
         systemd: "system".to_owned(),
         run_slots,
+        capacity,
+        class: rng.chance(15).then(|| "job".to_owned()),
         ..Machine::new(id, name)
     }
 }
@@ -143,7 +169,8 @@ impl Sim {
             (63..=70, _) => self.wish(),
             (71..=90, _) => self.queue(),
             (91..=94, _) => self.abort()?,
-            (95..=99, _) => self.roll_back(),
+            (95..=96, _) => self.roll_back(),
+            (97..=99, Some(id)) => self.set_availability(id),
             _ => {}
         }
         Ok(())
@@ -308,6 +335,19 @@ impl Sim {
         self.server.releases.insert((project.clone(), number), Made { release, requirements });
         let branch = self.people.branch.clone();
         self.server.switch(&project, number, &branch, now);
+    }
+
+    /// An operator sets a machine apart, or gives it back.
+    fn set_availability(&mut self, machine: MachineId) {
+        let wishes =
+            [Availability::Active, Availability::Active, Availability::Cordoned, Availability::Drained];
+        let availability = self.rng.pick(&wishes).copied().unwrap_or_default();
+        let mut settings = MachineSettings { availability, ..MachineSettings::default() };
+        if self.rng.chance(20) {
+            settings.metadata.insert("zone".into(), Some("b".into()));
+        }
+        self.server.snapshot.settings.insert(machine, settings);
+        self.server.changed = true;
     }
 
     fn roll_back(&mut self) {

@@ -2,16 +2,19 @@
 //! the planner's actions, written one at a time. All of it as `sealift-server` does it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use sealift_model::{
     App, AttemptEnd, BranchName, CommitId, Digest, Extra, MachineId, Package, PackageName, Placement,
     Presence, ProjectName, Release, ReleaseNumber, Requirements, Run, RunId, RunState, SessionId, Timestamp,
     Unit, UnitName, UnitStatus, Withdrawal,
 };
-use sealift_planner::{Action, AppView, Snapshot, apply, units_by_machine};
+use sealift_planner::{
+    Action, AppView, Change, Plan, Planner, Snapshot, Subject, apply, same_as_template, units_by_machine,
+};
 
 use super::clock::Millis;
-use super::{Broken, Event, Sim, TTL};
+use super::{Broken, Event, Planning, Sim, TTL};
 
 /// What a machine is told to do, as a whole.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -42,9 +45,12 @@ pub(super) struct Made {
     pub(super) requirements: BTreeMap<UnitName, Requirements>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Server {
     pub(super) snapshot: Snapshot,
+    /// Lives as long as this server does; it was told this.
+    planner: Planner,
+    told: Snapshot,
     leases: BTreeMap<MachineId, Millis>,
     pub(super) away: bool,
     pub(super) planner_away: bool,
@@ -57,6 +63,22 @@ pub(super) struct Server {
 }
 
 impl Server {
+    pub(super) fn new() -> Server {
+        Server {
+            snapshot: Snapshot::default(),
+            planner: Planner::new(same_as_template),
+            told: Snapshot::default(),
+            leases: BTreeMap::new(),
+            away: false,
+            planner_away: false,
+            ended: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            changed: false,
+        }
+    }
+
     /// Whether this is the session that counts.
     pub(super) fn is_current(&self, machine: &MachineId, session: &SessionId) -> bool {
         self.snapshot.presence(machine).is_some_and(|presence| presence.session == *session)
@@ -229,22 +251,78 @@ impl Sim {
         if self.server.away || self.server.planner_away {
             return Ok(());
         }
-        let plan = (self.options.plan)(&self.server.snapshot);
-        let count = plan.actions.len();
+        let (actions, once) = match self.options.planning {
+            Planning::Living => (self.decide(), sealift_planner::plan as fn(&Snapshot) -> Plan),
+            Planning::Once(plan) => (plan(&self.server.snapshot).actions, plan),
+        };
+        let count = actions.len();
         let most = u64::try_from(count).unwrap_or(u64::MAX);
         let take = if self.rng.chance(20) { self.rng.between(0, most) } else { most };
         let take = usize::try_from(take).unwrap_or(count);
-        for action in plan.actions.iter().take(take) {
+        for action in actions.iter().take(take) {
             self.write(action)?;
+        }
+        if self.options.planning == Planning::Living {
+            self.learn(&actions, take);
         }
         if take < count {
             self.server.changed = true;
         } else if self.options.check_actions {
-            self.oracle.planned(&self.server.snapshot, &plan, self.options.plan, self.rng.chance(25))?;
+            self.oracle.planned(&self.server.snapshot, &actions, once, self.rng.chance(25))?;
         }
         self.server.put_away_ended();
         self.server.note_generations();
         Ok(())
+    }
+
+    /// What the planner decides that lives in the server, once it was told all that changed. In slices, as the server
+    /// asks for them.
+    fn decide(&mut self) -> Vec<Action> {
+        for change in self.server.snapshot.changes_since(&self.server.told) {
+            self.server.planner.feed(change);
+        }
+        let now = self.now();
+        let slice = usize::try_from(self.rng.between(1, 40)).unwrap_or(1);
+        let mut actions = Vec::new();
+        loop {
+            let more = self.server.planner.plan(slice, now);
+            if more.is_empty() {
+                return actions;
+            }
+            actions.extend(more);
+        }
+    }
+
+    /// It takes all that it decided for done; of what was not, it is told how it really is.
+    fn learn(&mut self, actions: &[Action], done: usize) {
+        let truth = &self.server.snapshot;
+        for subject in actions.iter().skip(done).flat_map(Action::writes) {
+            let change = match subject {
+                Subject::Unit(name) => {
+                    let unit = truth.units.get(&name).cloned().map(Arc::new);
+                    Change::Unit(name, unit)
+                }
+                Subject::Placement(name) => {
+                    let placement = truth.placements.get(&name).cloned();
+                    Change::Placement(name, placement)
+                }
+                Subject::Status(machine, unit) => {
+                    let status = truth.statuses.get(&(machine.clone(), unit.clone())).cloned();
+                    Change::Status(machine, unit, status)
+                }
+                Subject::Run(id) => {
+                    let run = truth.runs.get(&id).cloned().map(Arc::new);
+                    Change::Run(id, run)
+                }
+                Subject::LastPlacement => Change::LastPlacement(truth.last_placement),
+            };
+            self.server.planner.feed(change);
+        }
+        // What was done comes back from the store too, which changes nothing.
+        for change in truth.changes_since(&self.server.told) {
+            self.server.planner.feed(change);
+        }
+        self.server.told = truth.clone();
     }
 
     fn write(&mut self, action: &Action) -> Result<(), Broken> {
@@ -306,8 +384,10 @@ impl Sim {
         self.server.changed = true;
     }
 
+    /// A server that leads anew, or is started anew, knows nothing of what the one before it had in mind.
     pub(super) fn planner_back(&mut self) {
         self.server.planner_away = false;
+        (self.server.planner, self.server.told) = (Planner::new(same_as_template), Snapshot::default());
         self.server.changed = true;
     }
 

@@ -7,5 +7,6 @@
     reason = "these are tests"
 )]
 
+mod hosts;
 mod light_host;
 mod simulator;

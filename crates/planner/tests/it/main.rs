@@ -4,5 +4,6 @@
 mod apps;
 mod placing;
 mod random;
+mod room;
 mod runs;
 mod world;

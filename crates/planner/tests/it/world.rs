@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use sealift_model::{
-    ActiveState, App, Attempt, AttemptEnd, DesiredState, Extra, Machine, MachineId, Package, PackageName,
-    Placement, Presence, ProjectName, Release, Requirements, Run, RunId, RunState, SessionId, Timestamp,
-    Unit, UnitName, UnitStatus,
+    ActiveState, App, Attempt, AttemptEnd, Availability, DesiredState, Extra, Machine, MachineId, Package,
+    PackageName, Placement, Presence, ProjectName, Release, Requirements, Resources, Run, RunId, RunState,
+    SessionId, Share, Timestamp, Unit, UnitName, UnitStatus, UpdatePolicy,
 };
 use sealift_planner::{Action, AppView, Reason, Snapshot, apply, plan};
 
@@ -40,6 +40,23 @@ pub(crate) fn requirements(text: &str) -> Requirements {
             "Conflicts" => drop(wanted.conflicts.insert(owned)),
             "Replaces" => drop(wanted.replaces.insert(owned)),
             "Global" => wanted.global = value == "yes",
+            // GiB and cores, in whole.
+            "Memory" => wanted.resources.memory = value.parse::<u64>().unwrap() << 30,
+            "CPU" => wanted.resources.cpu = value.parse::<u32>().unwrap() * 1_000,
+            "MachineClass" => drop(wanted.classes.insert(owned)),
+            "Spread" => wanted.spread = Some(owned),
+            "PreferMachineOf" => drop(wanted.prefers_machine_of.insert(owned)),
+            "Prefer" => {
+                let (key, value) = value.split_once(':').unwrap();
+                wanted.prefers_metadata.entry(key.to_owned()).or_default().insert(value.to_owned());
+            }
+            "Priority" => wanted.priority = value.parse().unwrap(),
+            "Preempt" => wanted.preempts = value == "yes",
+            "Replicas" => wanted.replicas = Some(value.parse().unwrap()),
+            "UpdateMaxOut" => {
+                let max_out = Share::Count(value.parse().unwrap());
+                wanted.update = Some(UpdatePolicy { max_out, ..UpdatePolicy::default() });
+            }
             _ => drop(wanted.metadata.entry(key.to_owned()).or_default().insert(owned)),
         }
     }
@@ -126,7 +143,9 @@ impl fmt::Debug for World {
         let World(snapshot) = self;
         for (id, (machine, presence)) in &snapshot.machines {
             let there = if presence.is_some() { "there" } else { "away" };
-            writeln!(f, "machine {} {} {:?} {there}", id.short(), machine.run_slots, machine.metadata)?;
+            let settings = snapshot.settings.get(id).map(|settings| settings.availability);
+            let (slots, about) = (machine.run_slots, (&machine.metadata, machine.capacity, &machine.class));
+            writeln!(f, "machine {} {slots} {about:?} {there} {settings:?}", id.short())?;
         }
         for unit in snapshot.units.values() {
             let app = unit.app.as_ref().map(|(project, number)| format!("{project} {number}"));
@@ -165,6 +184,33 @@ impl World {
             ..Machine::new(id.clone(), format!("m{n}"))
         };
         self.0.machines.insert(id, (machine, Some(Presence { session: session(n), since: NOW })));
+        self
+    }
+
+    /// With GiB and cores; of a class if it is not empty.
+    pub(crate) fn sized(mut self, n: u32, memory: u64, cpu: u32, class: &str) -> World {
+        let (machine, _) = self.0.machines.get_mut(&machine_id(n)).unwrap();
+        machine.capacity = Resources { memory: memory << 30, cpu: cpu * 1_000 };
+        machine.class = (!class.is_empty()).then(|| class.to_owned());
+        self
+    }
+
+    pub(crate) fn is(mut self, n: u32, availability: Availability) -> World {
+        self.0.settings.entry(machine_id(n)).or_default().availability = availability;
+        self
+    }
+
+    /// All machines have confirmed what was taken from them, and say that what is placed is up.
+    pub(crate) fn caught_up(mut self) -> World {
+        let placements = &self.0.placements;
+        self.0.statuses.retain(|(machine, unit), _| {
+            placements.get(unit).is_some_and(|placement| placement.machine == *machine)
+        });
+        for ((_, unit), status) in &mut self.0.statuses {
+            status.load = "loaded".to_owned();
+            status.active = ActiveState::Active;
+            status.placement = placements.get(unit).map_or(0, |placement| placement.id);
+        }
         self
     }
 
@@ -260,8 +306,9 @@ pub(crate) fn words(action: &Action) -> String {
         Action::PutUnit { unit } => format!("put {} {}", unit.name.stem(), unit.generation),
         Action::RemoveUnit { name } => format!("remove {}", name.stem()),
         Action::Place { unit, machine } => format!("place {} {}", unit.stem(), number(machine)),
-        Action::Unplace { unit, machine, reason } => {
-            format!("unplace {} {}: {}", unit.stem(), number(machine), brief(reason))
+        Action::Unplace { unit, machine, reason, with } => {
+            let units: Vec<&str> = std::iter::once(unit).chain(with).map(UnitName::stem).collect();
+            format!("unplace {} {}: {}", units.join("+"), number(machine), brief(reason))
         }
         Action::Dispatch { run, attempt, machine, session: agent } => {
             let session_number = u32::from_str_radix(&agent.as_str()[24..], 16).unwrap();

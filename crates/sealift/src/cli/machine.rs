@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::access::JoinTokenArgs;
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sealift machine list
   sealift machine drain node-3
   sealift machine metadata node-3 disk=ssd region-
+  sealift machine join-token > join.token
 
 A machine is named by its id, the beginning of it, or its name.";
 
@@ -33,6 +36,14 @@ pub(crate) enum MachineCommand {
         after_help = "Examples:\n  sealift machine metadata node-3\n  sealift machine metadata node-3 disk=ssd region-\n\nWhat is set here counts more than what the machine's agent was started with."
     )]
     Metadata(MetadataArgs),
+    /// Make a token with which a machine joins, and print it: it is shown this once
+    #[command(
+        after_help = "Examples:\n  sealift machine join-token > join.token\n  sealift machine join-token --uses 20 --class untrusted\n  sealift machine join-token --list\n\nOn the machine: sealift agent --server https://SERVER:4641 --join join.token"
+    )]
+    JoinToken(JoinTokenArgs),
+    /// Put a machine out of the fleet: its certificate counts no more. Drain it before: what runs there runs on
+    #[command(after_help = "Example: sealift machine remove node-3")]
+    Remove(OneMachine),
 }
 
 #[derive(Debug, Args)]

@@ -4,11 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use sealift_client::Address;
 use sealift_model::{MachineId, Resources};
+
+use super::access::{JoinArgs, TlsArgs};
 
 pub(super) const SERVER_EXAMPLES: &str = "\
 Examples:
   sealift server
+  sealift server --listen-tls 0.0.0.0:4641
   sealift server --etcd https://a:2379,https://b:2379,https://c:2379 --etcd-ca ca.pem
 
 Without --etcd the state is in a file, and there is one server. With it there are as many servers as you like; one of
@@ -16,7 +20,8 @@ them leads. Every option can be given as a variable too: SEALIFT_LISTEN, SEALIFT
 
 pub(super) const AGENT_EXAMPLES: &str = "\
 Examples:
-  sealift agent --server http://10.0.0.1:4640 --metadata region=eu,disk=ssd
+  sealift agent --server https://10.0.0.1:4641,https://10.0.0.2:4641 --join join.token
+  sealift agent --server https://10.0.0.1:4641 --metadata region=eu,disk=ssd
   sealift agent --server http://10.0.0.1:4640 --reserve-memory 1G --reserve-cpu 0.5
 
 Units go on running when the agent ends, and nothing is restarted when it comes back.";
@@ -54,6 +59,11 @@ pub(crate) struct ServerArgs {
         help_heading = "The state in etcd"
     )]
     pub(crate) etcd_defrag: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+    /// Where machines reach this server and no other, for answers to what was asked here [default: by its TLS name]
+    #[arg(long, env = "SEALIFT_ADVERTISE", value_name = "ADDRESS")]
+    pub(crate) advertise: Option<Address>,
     #[command(flatten)]
     pub(crate) etcd: EtcdArgs,
 }
@@ -119,6 +129,8 @@ pub(crate) struct AgentArgs {
     /// Where the token for the server is [default: SEALIFT_TOKEN, else the state directory's]
     #[arg(long, env = "SEALIFT_TOKEN_FILE", value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) join: JoinArgs,
 }
 
 impl AgentArgs {
@@ -134,7 +146,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// `10s`, `2m`, `1h`, `500ms`, or seconds.
+/// `10s`, `2m`, `1h`, `90d`, `500ms`, or seconds.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| "expected a time such as 10s".to_owned())?;
@@ -143,7 +155,8 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
         "" | "s" => Ok(Duration::from_secs(number)),
         "m" | "min" => Ok(Duration::from_secs(number.saturating_mul(60))),
         "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
-        other => Err(format!("{other:?} is no unit of time; there are ms, s, m and h")),
+        "d" => Ok(Duration::from_secs(number.saturating_mul(24 * 3600))),
+        other => Err(format!("{other:?} is no unit of time; there are ms, s, m, h and d")),
     }
 }
 

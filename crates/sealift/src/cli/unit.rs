@@ -53,6 +53,11 @@ pub(crate) enum UnitCommand {
     /// Tell all there is to know of units
     #[command(after_help = "Example: sealift unit status web.service")]
     Status(UnitSelection),
+    /// Print a unit's journal, through its machine's agent
+    #[command(
+        after_help = "Examples:\n  sealift unit journal web.service\n  sealift unit journal -f --lines 100 web.service"
+    )]
+    Journal(JournalArgs),
     /// Find what is wrong with unit files before a machine does
     #[command(after_help = "Example: sealift unit verify units/*.service")]
     Verify(UnitVerify),
@@ -97,6 +102,23 @@ pub(crate) struct UnitSelection {
     /// Only these
     #[arg(value_name = "UNIT")]
     pub(crate) units: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JournalArgs {
+    pub(crate) unit: UnitName,
+    /// So many of the newest lines
+    #[arg(long, short = 'n', default_value_t = 10, value_name = "N")]
+    pub(crate) lines: u32,
+    /// And those that come, until you end it
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// How lines look, as journalctl's --output
+    #[arg(long, default_value = "short", value_name = "FORMAT")]
+    pub(crate) format: String,
+    /// The machine, where the unit is on several
+    #[arg(long)]
+    pub(crate) machine: Option<String>,
 }
 
 #[derive(Debug, Args)]

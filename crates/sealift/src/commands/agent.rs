@@ -5,6 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealift_access::JoinToken;
+use sealift_agent::enrolment::{self, Membership};
 use sealift_agent::{Agent, Options};
 use sealift_client::Client;
 use sealift_client::api::Status;
@@ -13,6 +15,7 @@ use sealift_model::{Machine, MachineId};
 use sealift_package::signing::PublicKey;
 use tokio_util::sync::CancellationToken;
 
+use super::connect::{clock, servers};
 use super::end_asked;
 use super::this_machine::{
     address, capacity, engine_options, host_name, keep_agent, new_session, surroundings,
@@ -25,12 +28,27 @@ use crate::state_dir::{AgentDir, write_once};
 
 /// Between two tries to reach a server for the first time.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Below the agent's folder: what the machine is known by.
+const MEMBERSHIP: &str = "membership";
+/// The variable that a join token can be in.
+const JOIN_TOKEN: &str = "SEALIFT_JOIN_TOKEN";
 /// systemd's identity of a machine, machine-id(5).
 const MACHINE_ID: &str = "/etc/machine-id";
 
 pub(super) async fn agent(args: Box<AgentArgs>, global: &Global) -> Result<ExitCode, Error> {
     let state = AgentDir::open(&super::state_path(global)?)?;
-    let client = client(&args, global)?;
+    let member = tokio::select! {
+        member = membership(&args, &state.folder, global) => member?,
+        asked = end_asked() => return asked.map(|()| ExitCode::SUCCESS),
+    };
+    let client = match &member {
+        Some(member) => member.client(servers(global)?),
+        None => client(&args, global)?,
+    };
+    let id = match &member {
+        Some(member) => member.machine().clone(),
+        None => machine_id(&args)?,
+    };
     let machine = Machine {
         metadata: args.metadata.iter().cloned().collect(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -39,10 +57,10 @@ pub(super) async fn agent(args: Box<AgentArgs>, global: &Global) -> Result<ExitC
         class: args.class.clone(),
         capacity: capacity(),
         reserved: args.reserved(),
-        ..Machine::new(machine_id(&args)?, args.name.clone().unwrap_or_else(host_name))
+        ..Machine::new(id, args.name.clone().unwrap_or_else(host_name))
     };
     let trusted = tokio::select! {
-        trusted = trusted_key(&state.folder, &client) => trusted?,
+        trusted = trusted_key(&state.folder, &client, member.as_ref()) => trusted?,
         asked = end_asked() => return asked.map(|()| ExitCode::SUCCESS),
     };
     let make = {
@@ -74,7 +92,16 @@ pub(super) async fn agent(args: Box<AgentArgs>, global: &Global) -> Result<ExitC
     }
     let shutdown = CancellationToken::new();
     let keeping = tokio::spawn(keep_agent(agent, make, shutdown.clone()));
-    end_asked().await?;
+    let renewing = async {
+        match &member {
+            Some(member) => member.keep(&client).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        asked = end_asked() => asked?,
+        () = renewing => {}
+    }
     shutdown.cancel();
     keeping.await.ok();
     Ok(ExitCode::SUCCESS)
@@ -91,9 +118,72 @@ fn client(args: &AgentArgs, global: &Global) -> Result<Client, Error> {
                 path: path.clone(),
                 source,
             })?;
-            Ok(Client::new(named.address().clone(), Some(token.trim().to_owned())))
+            Ok(named.with_token(token.trim().to_owned()))
         }
     }
+}
+
+/// What this machine is known by to servers that speak TLS: it has joined before, or joins now. None without TLS.
+async fn membership(args: &AgentArgs, folder: &Path, global: &Global) -> Result<Option<Membership>, Error> {
+    let servers = servers(global)?;
+    if !servers.tls() {
+        return Ok(None);
+    }
+    let folder = folder.join(MEMBERSHIP);
+    let token = join_token(args)?;
+    match Membership::open(&folder, clock()) {
+        Ok(Some(member)) => {
+            if let Some(wanted) = args.machine_id.as_ref().filter(|wanted| *wanted != member.machine()) {
+                return Err(Error::with_help(
+                    format!("this machine has joined as {} and not as {wanted}", member.machine()),
+                    format!("remove {} to have it join anew", folder.display()),
+                ));
+            }
+            return Ok(Some(member));
+        }
+        Ok(None) if token.is_none() => {
+            return Err(Error::with_help(
+                "this machine has not joined yet",
+                "make a token with `sealift machine join-token`, and name the file that it is in with --join",
+            ));
+        }
+        Err(error) if token.is_none() => return Err(error.into()),
+        Ok(None) | Err(enrolment::Error::Expired { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (Some(token), machine) = (token, machine_id(args)?) else { return Ok(None) };
+    let mut said = String::new();
+    loop {
+        match Membership::join(&folder, servers.clone(), &token, &machine, clock()).await {
+            Ok(member) => return Ok(Some(member)),
+            // Servers may be booting beside us.
+            Err(error @ enrolment::Error::Join(sealift_client::Error::Connect { .. })) => {
+                let now = chain(&error);
+                if now != said {
+                    tracing::warn!(error = now, "no server can be reached; trying on");
+                    said = now;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The join token that is named, by a file or a variable.
+fn join_token(args: &AgentArgs) -> Result<Option<JoinToken>, Error> {
+    let text = match &args.join.join {
+        // A machine that has joined needs it no more, and it may be gone.
+        Some(path) => match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|source| Error::Io { action: "read", path: path.clone(), source })?,
+        },
+        None => match std::env::var(JOIN_TOKEN) {
+            Ok(text) if !text.is_empty() => text,
+            _ => return Ok(None),
+        },
+    };
+    text.trim().parse().map(Some).map_err(|error: sealift_access::TokenError| Error::plain(error.to_string()))
 }
 
 fn machine_id(args: &AgentArgs) -> Result<MachineId, Error> {
@@ -114,12 +204,19 @@ fn machine_id(args: &AgentArgs) -> Result<MachineId, Error> {
 }
 
 /// The key that packages have to be signed with: asked for once, when the machine meets the servers, and kept.
-async fn trusted_key(folder: &Path, client: &Client) -> Result<PublicKey, Error> {
+async fn trusted_key(
+    folder: &Path,
+    client: &Client,
+    member: Option<&Membership>,
+) -> Result<PublicKey, Error> {
     let path = folder.join("signing.pub");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let text = ask_key(client).await?;
+            let text = match member {
+                Some(member) => member.signing_key()?,
+                None => ask_key(client).await?,
+            };
             write_once(&path, text.as_bytes())?;
             text
         }

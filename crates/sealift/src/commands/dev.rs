@@ -53,8 +53,11 @@ pub(super) async fn dev(args: DevArgs, global: &Global) -> Result<ExitCode, Erro
             clock: Arc::new(now),
             election: None,
             housekeeping: Housekeeping::default(),
+            advertise: None,
             unix: Some(unix),
             tcp: tcp.map(|listener| (listener, token)),
+            tls: None,
+            open_metrics: false,
         },
         shutdown.clone(),
     )

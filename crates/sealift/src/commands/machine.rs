@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use sealift_client::Client;
 use sealift_client::api::{ChangeSettings, List, MachineStatus};
-use sealift_model::{Availability, MachineSettings, Maintenance, Timestamp};
+use sealift_model::{Availability, MachineId, MachineSettings, Maintenance, Timestamp};
 
+use super::access;
 use crate::cli::{DrainArgs, Global, MachineCommand, MetadataArgs, MetadataChange};
 use crate::clock::now;
 use crate::error::Error;
@@ -23,6 +24,8 @@ pub(super) async fn machine(command: MachineCommand, global: &Global) -> Result<
         MachineCommand::Cordon(args) => set(&args.machine, Availability::Cordoned, global).await,
         MachineCommand::Uncordon(args) => set(&args.machine, Availability::Active, global).await,
         MachineCommand::Metadata(args) => metadata(args, global).await,
+        MachineCommand::JoinToken(args) => access::join_token(args, global).await,
+        MachineCommand::Remove(args) => remove(&args.machine, global).await,
     }
 }
 
@@ -64,7 +67,7 @@ fn pairs(metadata: &BTreeMap<String, String>) -> String {
 }
 
 /// The one machine that is meant by an id, the beginning of one, or a name.
-async fn find(client: &Client, word: &str) -> Result<MachineStatus, Error> {
+pub(super) async fn find(client: &Client, word: &str) -> Result<MachineStatus, Error> {
     let machines: List<MachineStatus> = client.get("/v1/machines").await?;
     let known =
         machines.items.iter().map(|status| status.machine.name.clone()).collect::<Vec<_>>().join(", ");
@@ -149,6 +152,17 @@ async fn drain(args: &DrainArgs, global: &Global) -> Result<ExitCode, Error> {
     let settings = ChangeSettings { maintenance: Some(maintenance), ..ChangeSettings::default() };
     let settings = change(&client, &machine, &settings).await?;
     told(global, &machine, &settings, &format!("is drained from {} until {}", planned.from, planned.until))
+}
+
+async fn remove(word: &str, global: &Global) -> Result<ExitCode, Error> {
+    let client = super::client(global)?;
+    // One that joined and never began a session has an id and no name.
+    let id = match word.parse::<MachineId>() {
+        Ok(id) => id,
+        Err(_) => find(&client, word).await?.machine.id,
+    };
+    client.delete(&format!("/v1/machines/{id}")).await?;
+    access::removed(id.as_str(), &format!("machine {} is out", id.short()), global)
 }
 
 async fn metadata(args: MetadataArgs, global: &Global) -> Result<ExitCode, Error> {

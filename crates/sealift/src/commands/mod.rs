@@ -1,8 +1,10 @@
 //! A module per command group. They ask, wait and print; nothing is decided here.
 
+mod access;
 mod agent;
 mod approvals;
 mod check;
+mod connect;
 mod dev;
 mod etcd;
 mod import;
@@ -26,9 +28,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sealift_client::{Address, Client};
 use sealift_pipeline::config::Config;
 use tokio::signal::unix::{SignalKind, signal};
+
+use connect::client;
 
 use crate::cli::{Command, Global};
 use crate::error::Error;
@@ -62,6 +65,9 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Machines => machine::list(global).await,
         Command::Packages(args) => list::packages(args, global).await,
         Command::Rollback(args) => rollback::rollback(args, global).await,
+        Command::Token(command) => access::token(command, global).await,
+        Command::Authority(command) => access::authority(command, global).await,
+        Command::Audit(args) => access::audit(args, global).await,
         Command::Secret(command) => secret::secret(command, global).await,
         // Taken before anything else, unless options of ours stood before it.
         Command::Wercker(args) => Err(Error::with_help(
@@ -78,22 +84,6 @@ fn state_path(global: &Global) -> Result<PathBuf, Error> {
         Some(path) => Ok(path.clone()),
         None => state_dir::default_path(),
     }
-}
-
-/// The server that is meant: the one that is named, else the one of the state directory.
-fn client(global: &Global) -> Result<Client, Error> {
-    let root = state_path(global)?;
-    let address = match &global.server {
-        Some(address) => address.clone(),
-        None => Address::Unix(state_dir::socket(&root)),
-    };
-    let token = match &address {
-        Address::Unix(_) => None,
-        Address::Tcp { .. } => std::env::var("SEALIFT_TOKEN")
-            .ok()
-            .or_else(|| std::fs::read_to_string(root.join("token")).ok().map(|text| text.trim().to_owned())),
-    };
-    Ok(Client::new(address, token))
 }
 
 /// Whether a file has the pipeline that was asked for, and one that can be run.

@@ -25,7 +25,7 @@ where
     F: Future<Output = Result<Agent, sealift_agent::Error>>,
 {
     loop {
-        let Err(error) = agent.run(shutdown.clone()).await else { return };
+        let Err(error) = Box::pin(agent.run(shutdown.clone())).await else { return };
         tracing::warn!(why = chain(&error), "the agent starts again");
         let mut said = String::new();
         agent = loop {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 const FLOORS: &[&[&str]] = &[
     &["sealift-model"],
     &["sealift-unitfile", "sealift-store"],
-    &["sealift-planner", "sealift-client", "sealift-package", "sealift-pipeline"],
+    &["sealift-planner", "sealift-client", "sealift-access", "sealift-package", "sealift-pipeline"],
     &["sealift-server", "sealift-agent"],
     &["sealift", "lab"],
 ];

@@ -16,7 +16,14 @@ pub(crate) const BOX: &str = "localhost/sealift-e2e-box:latest";
 /// The program with nothing of the caller's environment that would change what it does.
 pub(crate) fn sealift() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sealift"));
-    for name in ["SEALIFT_SERVER", "SEALIFT_STATE_DIR", "SEALIFT_TOKEN", "SEALIFT_LOG", "CLICOLOR_FORCE"] {
+    for name in [
+        "SEALIFT_SERVER",
+        "SEALIFT_STATE_DIR",
+        "SEALIFT_TOKEN",
+        "SEALIFT_CA",
+        "SEALIFT_LOG",
+        "CLICOLOR_FORCE",
+    ] {
         command.env_remove(name);
     }
     command

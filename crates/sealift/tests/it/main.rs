@@ -8,6 +8,7 @@
     reason = "helpers of tests may stop at the first surprise and say why"
 )]
 
+mod access;
 mod architecture;
 mod cli;
 mod containers;

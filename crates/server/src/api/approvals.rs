@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::{Extension, Json};
+use sealift_access::Identity;
 use sealift_client::api::{AskApproval, GiveAnswer, List, WaitingApproval};
 use sealift_model::{Answer, Approval, ProjectName, Run, RunId};
 use sealift_store::Txn;
@@ -144,8 +145,13 @@ fn write(world: &World, run: &Run) -> Result<Txn, Error> {
 pub(super) async fn answer(
     State(inner): State<Arc<Inner>>,
     Path(id): Path<RunId>,
-    Json(body): Json<GiveAnswer>,
+    Extension(identity): Extension<Identity>,
+    Json(mut body): Json<GiveAnswer>,
 ) -> Result<Json<Approval>, Error> {
+    // Who is known by a name answers in no other.
+    if let Some(user) = identity.user() {
+        user.clone_into(&mut body.by);
+    }
     if body.by.is_empty() || body.by.chars().count() > NAME_LIMIT {
         return Err(Error::invalid(format!("the field 'by' must have 1 to {NAME_LIMIT} characters")));
     }

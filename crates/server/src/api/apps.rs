@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 
 use super::{Error, json, lines, unchanged};
 use crate::cache::World;
-use crate::controller;
 use crate::keys::Key;
 use crate::server::Inner;
 
@@ -163,10 +162,8 @@ fn unit_view(inner: &Inner, world: &World, app: &App, name: &UnitName) -> AppUni
         None => on(world.placements.get(name).map(|placement| &placement.value.machine)),
         // It is on several machines: told is the one that is the least far.
         Some(unit) => {
-            let snapshot = controller::snapshot(world);
-            let machines = world.presence.keys();
-            let machines = machines.filter(|machine| sealift_planner::runs_on(&snapshot, unit, machine));
-            let views = machines.map(|machine| on(Some(machine)));
+            let machines = world.targets(unit);
+            let views = machines.iter().map(|machine| on(Some(machine)));
             views.min_by_key(how_far).unwrap_or_else(|| {
                 let problem = Some("on no machine: none that is there suits it".into());
                 AppUnit { problem, ..on(None) }

@@ -1,10 +1,10 @@
 //! What the API says when it cannot do what was asked: a status, a stable code, a text for people.
 
-use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use sealift_client::api::{Failure, FailureText};
 
 use sealift_model::diagnostic::chain;
@@ -12,6 +12,10 @@ use sealift_model::diagnostic::chain;
 use crate::{logs, secrets};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The code of a refusal, for the audit log. A response's extension.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Code(pub(super) &'static str);
 
 /// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -22,11 +26,24 @@ pub(crate) enum Error {
     Invalid { message: String, help: Option<String> },
     #[error("{0}")]
     Conflict(String),
+    #[error("machine {0} is silent; is its agent connected?")]
+    Silent(String),
     /// A newer attempt or session exists: what the caller says no longer counts.
     #[error("{0}")]
     Fenced(String),
-    #[error("this needs the token that is in the state directory's file 'token'")]
+    #[error("this needs a token, or a machine's certificate, that is known here")]
     Unauthorized,
+    /// It is known who asks, and he may not.
+    #[error("{0}")]
+    Forbidden(String),
+    #[error("this method is not for this route")]
+    Method,
+    #[error("cannot make a certificate")]
+    Authority(#[source] sealift_access::AuthorityError),
+    #[error("cannot make a token")]
+    Token(#[source] sealift_access::TokenError),
+    #[error(transparent)]
+    Audit(crate::audit::Error),
     #[error("{what} did not fit into the disk of the server; make room there and try again")]
     Full { what: &'static str },
     #[error(transparent)]
@@ -104,13 +121,19 @@ impl IntoResponse for Error {
             Error::Store(error) if error.is_unknown() => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
             Error::Log(logs::Error::Gap { .. }) => (StatusCode::CONFLICT, "gap"),
             Error::Fenced(_) => (StatusCode::GONE, "fenced"),
+            Error::Silent(_) => (StatusCode::GATEWAY_TIMEOUT, "silent"),
             Error::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Error::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Error::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "storage-full"),
             Error::Store(_)
             | Error::Blob(_)
             | Error::Log(_)
             | Error::Secrets(_)
             | Error::Sign(_)
+            | Error::Authority(_)
+            | Error::Token(_)
+            | Error::Audit(_)
             | Error::Json(_)
             | Error::Cut(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
@@ -120,10 +143,15 @@ impl IntoResponse for Error {
         }
         let help = match self {
             Error::Invalid { help, .. } => help,
+            Error::Unauthorized => Some(
+                "users show a token (SEALIFT_TOKEN, or the file 'token' of the server's state directory), machines the \
+                 certificate that they were given when they joined"
+                    .into(),
+            ),
             _ => None,
         };
         let failure = Failure { error: FailureText { code: code.into(), message, help } };
-        (status, Json(failure)).into_response()
+        (status, Extension(Code(code)), Json(failure)).into_response()
     }
 }
 

@@ -8,7 +8,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use sealift_client::api::{
-    AssignmentEvent, ChangeSettings, KeepAlive, List, MachineStatus, NewSession, SessionBegun, Statuses,
+    AssignmentEvent, ChangeSettings, KeepAlive, List, MachineStatus, NewSession, Question, SessionBegun,
+    Statuses,
 };
 use sealift_model::{
     Assignment, MachineId, MachineSettings, Presence, RunId, SessionId, UnitName, UnitStatus, Withdrawal,
@@ -88,17 +89,25 @@ pub(super) async fn change_settings(
 pub(super) async fn begin_session(
     State(inner): State<Arc<Inner>>,
     Path(id): Path<MachineId>,
-    Json(new): Json<NewSession>,
+    Json(mut new): Json<NewSession>,
 ) -> Result<Json<SessionBegun>, Error> {
     if new.machine.id != id {
         return Err(Error::invalid(format!("the machine calls itself {} and not {id}", new.machine.id)));
     }
+    // What the machine was let in as is not its own to say; and it must not have been put out meanwhile.
+    let let_in = {
+        let world = inner.cache.world();
+        if let Some(class) = super::access::class_of(&world, &id) {
+            new.machine.class = Some(class);
+        }
+        unchanged(Txn::new(), &world, &Key::Credential(id.clone()))
+    };
     let ttl = inner.machine_ttl;
     let lease = inner.store.grant_lease(ttl).await?;
     let presence = Presence { session: new.session, since: (inner.clock)() };
     // The record is only written when something about the machine changed: at rest nothing happens.
     let known = inner.cache.world().machines.get(&id).is_some_and(|held| held.value == new.machine);
-    let mut txn = Txn::new().put_leased(Key::Presence(id.clone()), json(&presence)?, lease);
+    let mut txn = let_in.put_leased(Key::Presence(id.clone()), json(&presence)?, lease);
     if !known {
         txn = txn.put(Key::Machine(id.clone()), json(&new.machine)?);
     }
@@ -168,6 +177,7 @@ struct Told {
     /// What is said to be on the machine and is not assigned to it, with its placement.
     leaving: BTreeMap<UnitName, u64>,
     runs: BTreeMap<(RunId, u32), Assignment>,
+    questions: BTreeMap<String, Question>,
 }
 
 async fn tell_assignments(
@@ -183,14 +193,16 @@ async fn tell_assignments(
         if current_session(&inner, &id, &session).is_err() {
             return;
         }
-        let (all, statuses) = {
+        let (all, statuses, questions) = {
             let world = inner.cache.world();
             let statuses = world.statuses.get(&id).into_iter().flatten();
             let over = statuses.filter(|(_, held)| world.placement_of(&id, &held.value).is_none());
             let over = over.map(|(unit, held)| (unit.clone(), held.value.placement));
-            (world.assignments(&id), over.collect::<BTreeMap<_, _>>())
+            let asked = world.questions.get(&id).into_iter().flatten();
+            let asked = asked.map(|(question, held)| (question.clone(), held.value.clone()));
+            (world.assignments(&id), over.collect::<BTreeMap<_, _>>(), asked.collect())
         };
-        let mut now = Told { leaving: statuses, ..Told::default() };
+        let mut now = Told { leaving: statuses, questions, ..Told::default() };
         for assignment in &all {
             match assignment {
                 Assignment::Unit(unit) => {
@@ -209,11 +221,15 @@ async fn tell_assignments(
             }
             Some(before) => differences(before, &now),
         };
+        let asked_before = told.map(|told| told.questions).unwrap_or_default();
+        let asked = now.questions.iter().filter(|(id, _)| !asked_before.contains_key(*id));
+        let questions: Vec<Question> = asked.map(|(_, question)| question.clone()).collect();
+        let ask = (!questions.is_empty()).then_some(AssignmentEvent::Ask { questions });
         told = Some(now);
-        if let Some(event) = event
-            && sender.send(event).await.is_err()
-        {
-            return;
+        for event in event.into_iter().chain(ask) {
+            if sender.send(event).await.is_err() {
+                return;
+            }
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },

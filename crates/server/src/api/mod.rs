@@ -1,11 +1,14 @@
 //! The HTTP API, `/v1`: one file a noun. Handlers read from the cache, write to the store and leave deciding to the
 //! controllers.
 
+mod access;
 mod approvals;
 mod apps;
 mod blobs;
 mod error;
+mod gate;
 mod machines;
+mod questions;
 mod runs;
 mod secrets;
 mod status;
@@ -15,11 +18,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::middleware::Next;
+use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use bytes::Bytes;
 use futures_util::Stream;
 use sealift_store::{Revision, Txn};
@@ -27,6 +28,8 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 pub(crate) use error::Error;
+pub(crate) use gate::{Door, Peer};
+pub(crate) use questions::Questions;
 
 use crate::cache::World;
 use crate::keys::Key;
@@ -34,9 +37,11 @@ use crate::server::Inner;
 
 /// JSON requests; bytes have a limit of their own.
 const JSON_LIMIT: usize = 8 << 20;
+/// What somebody may send whom nobody knows.
+const JOIN_LIMIT: usize = 16 << 10;
 
-/// The routes. With a token every route but `/healthz` asks for it.
-pub(crate) fn router(inner: Arc<Inner>, token: Option<Arc<str>>) -> Router {
+/// The routes, each with its rule in [`gate::RULES`]; all but `/healthz` are guarded by it.
+pub(crate) fn router(inner: Arc<Inner>, door: Door) -> Router {
     let router = Router::new()
         .route("/v1/status", get(status::status))
         .route("/v1/units", get(units::list).post(units::put))
@@ -44,9 +49,15 @@ pub(crate) fn router(inner: Arc<Inner>, token: Option<Arc<str>>) -> Router {
         .route("/v1/units/watch", post(units::watch))
         .route("/v1/units/{unit}", get(units::show))
         .route("/v1/units/{unit}/explain", get(units::explain))
+        .route("/v1/units/{unit}/journal", get(questions::journal))
+        .route("/v1/units/{unit}/systemd", get(questions::systemd))
         .route("/v1/packages", get(status::packages))
         .route("/v1/machines", get(machines::list))
+        .route("/v1/machines/{machine}", delete(access::remove_machine))
+        .route("/v1/machines/{machine}/certificate", post(access::renew))
         .route("/v1/machines/{machine}/settings", post(machines::change_settings))
+        // Its body is read as it comes, so the limit below does not hold for it.
+        .route("/v1/machines/{machine}/answers/{question}", post(questions::answer))
         .route("/v1/machines/{machine}/session", post(machines::begin_session))
         .route("/v1/machines/{machine}/keep-alive", post(machines::keep_alive))
         .route("/v1/machines/{machine}/assignments", get(machines::assignments))
@@ -68,25 +79,22 @@ pub(crate) fn router(inner: Arc<Inner>, token: Option<Arc<str>>) -> Router {
         .route("/v1/apps/{project}/watch", get(apps::watch))
         .route("/v1/apps/{project}/rollback", post(apps::rollback))
         .route("/v1/blobs/{digest}", get(blobs::read))
+        .route("/v1/tokens", get(access::tokens).post(access::make_token))
+        .route("/v1/tokens/{token}", delete(access::revoke_token))
+        .route("/v1/join-tokens", get(access::join_tokens).post(access::make_join_token))
+        .route("/v1/join-tokens/{token}", delete(access::revoke_join_token))
+        .route("/v1/authority", get(access::show_authority))
+        .route("/v1/authority/{step}", post(access::change_authority))
+        .route("/v1/audit", get(access::audit))
+        .route("/metrics", get(access::metrics))
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
+        .route("/v1/join", post(access::join).layer(DefaultBodyLimit::max(JOIN_LIMIT)))
         .route("/v1/blobs", post(blobs::write).layer(DefaultBodyLimit::disable()))
-        .layer(axum::middleware::from_fn_with_state(token, authorize))
+        .route_layer(axum::middleware::from_fn_with_state((inner.clone(), door), gate::authorize))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { Error::NotFound("no such route".into()) })
         .layer(axum::middleware::map_response(error::in_our_form));
     router.with_state(inner)
-}
-
-async fn authorize(State(token): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
-    if let Some(token) = token {
-        let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        // Hashes are compared, so that the time taken says nothing about the token.
-        if blake3::hash(given.as_bytes()) != blake3::hash(token.as_bytes()) {
-            return Error::Unauthorized.into_response();
-        }
-    }
-    next.run(request).await
 }
 
 impl Inner {

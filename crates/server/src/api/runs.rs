@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use axum::{Extension, Json};
 use futures_util::StreamExt as _;
+use sealift_access::Identity;
 use sealift_client::api::{Events, Finish, List, LogEntry, NewRun};
 use sealift_model::{
     App, AttemptEnd, Digest, Package, PackageName, ProjectName, Release, Run, RunEvent, RunId, RunState,
@@ -19,6 +20,7 @@ use sealift_unitfile::UnitFile;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::gate::Object;
 use super::{Error, json, lines, unchanged};
 use crate::cache::World;
 use crate::keys::Key;
@@ -43,8 +45,17 @@ const MESSAGE_LIMIT: usize = 4000;
 
 pub(super) async fn create(
     State(inner): State<Arc<Inner>>,
+    Extension(identity): Extension<Identity>,
     Json(new): Json<NewRun>,
-) -> Result<Json<Run>, Error> {
+) -> Result<(Extension<Object>, Json<Run>), Error> {
+    if !identity.deploys(&new.project) {
+        return Err(Error::Forbidden(format!("{identity} may not change {}", new.project)));
+    }
+    let run = queue(&inner, new).await?;
+    Ok((Extension(Object(format!("runs/{}", run.id))), Json(run)))
+}
+
+async fn queue(inner: &Arc<Inner>, new: NewRun) -> Result<Run, Error> {
     if new.request.is_empty() || new.request.len() > 100 || new.request.contains('/') {
         return Err(Error::invalid("the field 'request' must have 1 to 100 characters and no '/'"));
     }
@@ -64,7 +75,7 @@ pub(super) async fn create(
         let (run, txn) = {
             let world = inner.cache.world();
             if let Some(known) = world.requests.get(&new.request).and_then(|id| world.runs.get(&id.value)) {
-                return Ok(Json(known.value.clone()));
+                return Ok(known.value.clone());
             }
             let waiting = world
                 .runs
@@ -103,7 +114,7 @@ pub(super) async fn create(
             (run, txn)
         };
         match inner.commit(txn).await {
-            Ok(_) => return Ok(Json(run)),
+            Ok(_) => return Ok(run),
             Err(error) if error.wants_another_look() && tries < TRIES => {
                 tries += 1;
                 // Somebody else was first, or it is unknown whether we were: decide again on what is there.

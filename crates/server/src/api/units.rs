@@ -94,7 +94,7 @@ pub(super) async fn explain(
     if !world.units.contains_key(&name) {
         return Err(no_unit(&world, &name));
     }
-    let verdicts = sealift_planner::explain(&controller::snapshot(&world), &name);
+    let verdicts = sealift_planner::explain(&controller::snapshot(&world, (inner.clock)()), &name);
     let items = verdicts.into_iter().map(|(machine, verdict)| MachineVerdict {
         name: world.machines.get(&machine).map_or_else(String::new, |held| held.value.name.clone()),
         machine,

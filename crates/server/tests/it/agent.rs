@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_client::api::{
-    AskApproval, AskSecrets, AssignmentEvent, Events, Finish, KeepAlive, NewSession, RunSecrets,
+    AskApproval, AskSecrets, AssignmentEvent, Events, Finish, KeepAlive, NewSession, Question, RunSecrets,
     SessionBegun, Statuses,
 };
 use sealift_client::{Client, Error, Lines};
@@ -47,6 +47,8 @@ pub(crate) struct Agent {
     dropped: BTreeMap<UnitName, u64>,
     pub(crate) runs: BTreeMap<(RunId, u32), RunAssignment>,
     taken: BTreeSet<(RunId, u32)>,
+    /// What it was asked.
+    pub(crate) asked: Vec<Question>,
 }
 
 impl Agent {
@@ -69,6 +71,7 @@ impl Agent {
             dropped: BTreeMap::new(),
             runs: BTreeMap::new(),
             taken: BTreeSet::new(),
+            asked: Vec::new(),
         };
         let first = agent.hear().await;
         assert!(matches!(first, Some(AssignmentEvent::All { .. })), "the first line is {first:?}");
@@ -92,6 +95,11 @@ impl Agent {
                 }
                 put
             }
+            AssignmentEvent::Ask { questions } => {
+                self.asked.extend(questions.iter().cloned());
+                return Some(event);
+            }
+            AssignmentEvent::Unknown => panic!("the server says what this version does not know"),
         };
         for assignment in put {
             match assignment.clone() {

@@ -13,7 +13,7 @@ use sealift_client::api::{AppStatus, List, LogEntry, NewRun, Packages, Status, S
 use sealift_client::{Address, Client, Error};
 use sealift_model::{Digest, Package, ProjectName, Run, RunId, RunState, Timestamp};
 use sealift_package::signing::PublicKey;
-use sealift_server::{Election, Housekeeping, Options, Server};
+use sealift_server::{Election, Housekeeping, Options, Server, TlsOptions};
 use sealift_store::{Entry, Event, MemoryStore, RedbStore, Revision, Store};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -65,6 +65,10 @@ pub(crate) struct House {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) client: Client,
     pub(crate) tcp: SocketAddr,
+    /// Where it speaks TLS, if it does.
+    pub(crate) tls: Option<SocketAddr>,
+    pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    time: Arc<AtomicU64>,
     pub(crate) public_key: PublicKey,
     stop: CancellationToken,
     server: JoinHandle<Result<(), sealift_server::Error>>,
@@ -95,29 +99,92 @@ impl House {
         House { on_disk: Some(store), ..house }
     }
 
+    /// With everything in memory, and an address for TLS.
+    pub(crate) async fn with_tls() -> House {
+        House::over_tls(Arc::new(tempfile::tempdir().unwrap()), Arc::new(MemoryStore::new())).await
+    }
+
+    /// Over this store, and with an address for TLS.
+    pub(crate) async fn over_tls(dir: Arc<TempDir>, store: Arc<dyn Store>) -> House {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        House::build(dir, store, None, Some(listener)).await
+    }
+
     async fn within(dir: Arc<TempDir>, store: Arc<dyn Store>, election: Option<Election>) -> House {
+        House::build(dir, store, election, None).await
+    }
+
+    /// The same server, asked by another client.
+    pub(crate) fn asking(house: &House, client: Client) -> House {
+        House {
+            dir: house.dir.clone(),
+            store: house.store.clone(),
+            client,
+            tcp: house.tcp,
+            tls: house.tls,
+            clock: house.clock.clone(),
+            time: house.time.clone(),
+            public_key: house.public_key.clone(),
+            stop: CancellationToken::new(),
+            server: tokio::spawn(async { Ok(()) }),
+            on_disk: None,
+        }
+    }
+
+    /// Lets this many seconds go by, by the server's clock.
+    pub(crate) fn pass(&self, seconds: u64) {
+        self.time.fetch_add(seconds * 1000, Ordering::Relaxed);
+    }
+
+    async fn build(
+        dir: Arc<TempDir>,
+        store: Arc<dyn Store>,
+        election: Option<Election>,
+        tls: Option<TcpListener>,
+    ) -> House {
         let socket = dir.path().join("api.sock");
         std::fs::remove_file(&socket).ok();
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = tcp.local_addr().unwrap();
         // Rises with every look, so that what came later is later.
-        let clock = AtomicU64::new(1_000_000);
+        let time = Arc::new(AtomicU64::new(1_000_000));
+        let clock: Arc<dyn Fn() -> Timestamp + Send + Sync> = {
+            let time = time.clone();
+            Arc::new(move || Timestamp(time.fetch_add(1, Ordering::Relaxed)))
+        };
+        let tls_address = tls.as_ref().map(|listener| listener.local_addr().unwrap());
         let options = Options {
             store: store.clone(),
             state_dir: dir.path().to_owned(),
             machine_ttl: TTL,
             election,
             housekeeping: Housekeeping::default(),
-            clock: Arc::new(move || Timestamp(clock.fetch_add(1, Ordering::Relaxed))),
+            advertise: None,
+            clock: clock.clone(),
             unix: Some(UnixListener::bind(&socket).unwrap()),
             tcp: Some((tcp, TOKEN.into())),
+            tls: tls
+                .map(|listener| TlsOptions { listener, names: vec!["localhost".into(), "127.0.0.1".into()] }),
+            open_metrics: false,
         };
         let stop = CancellationToken::new();
         let server = Server::build(options, stop.clone()).await.unwrap();
         let public_key = server.public_key();
         let client = Client::new(Address::Unix(socket), None);
         let server = tokio::spawn(server.run());
-        House { dir, store, client, tcp: address, public_key, stop, server, on_disk: None }
+        House {
+            dir,
+            store,
+            client,
+            tcp: address,
+            tls: tls_address,
+            clock,
+            time,
+            public_key,
+            stop,
+            server,
+            on_disk: None,
+        }
     }
 
     /// Stops the server in good order, and waits until it has let go of its file.

@@ -1,5 +1,6 @@
 //! `sealift unit`: units that belong to no app, and how all units are.
 
+mod journal;
 mod list;
 mod verify;
 mod wait;
@@ -33,6 +34,7 @@ pub(super) async fn unit(command: UnitCommand, global: &Global) -> Result<ExitCo
         UnitCommand::Files(args) => list::files(&args.units, global).await,
         UnitCommand::Cat(args) => list::cat(&args.unit, global).await,
         UnitCommand::Status(args) => list::status(&args.units, global).await,
+        UnitCommand::Journal(args) => journal::journal(&args, global).await,
         UnitCommand::Verify(args) => verify::verify(&args, global),
         UnitCommand::Explain(args) => list::explain(&args.unit, global).await,
     }

@@ -1,0 +1,154 @@
+//! Whole clusters: an etcd, servers and agents on hosts of their own, and what happens to units when something fails.
+//!
+//! After every story the judge looks at what systemd on each host says, see [`judge`].
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use sealift_lab::cluster::judge::{self, Seen};
+use sealift_lab::cluster::{AGENT, Cluster, LONG, Plan, SERVER};
+use sealift_lab::hosts::{self, Host};
+use sealift_model::UnitName;
+
+use super::{has_hosts, wait_for};
+
+const TEXT: &str = "[Service]\nExecStart=/bin/sleep 1d\n";
+
+fn cluster(hosts: usize, servers: usize) -> Cluster {
+    let tests = std::env::current_exe().unwrap();
+    // target/debug/deps/it-... beside target/debug/sealift
+    let program: PathBuf = tests.parent().unwrap().with_file_name("sealift");
+    let plan = Plan { hosts, servers, base: hosts::base(None).unwrap(), program };
+    match Cluster::start(&plan) {
+        Ok(cluster) => cluster,
+        Err(error) => panic!("{error} (or leave these tests out with SEALIFT_SKIP=hosts): {error:?}"),
+    }
+}
+
+fn names(range: std::ops::Range<usize>) -> BTreeSet<UnitName> {
+    range.map(|number| format!("tried-{number}.service").parse().unwrap()).collect()
+}
+
+fn launch(cluster: &Cluster, names: &BTreeSet<UnitName>) {
+    cluster.launch(&names.iter().cloned().collect::<Vec<_>>(), TEXT).unwrap();
+}
+
+/// Fails with what is on the hosts' journals, which say more than the judge.
+fn settle(cluster: &Cluster, hosts: &[&Host], wanted: &BTreeSet<UnitName>) -> Vec<Seen> {
+    judge::settle(hosts, wanted, LONG).unwrap_or_else(|error| {
+        let folder = std::env::temp_dir().join(format!("sealift-lab-{}", std::process::id()));
+        cluster.hosts().save_logs(&folder).unwrap();
+        panic!("{error}\nthe hosts' logs are in {}", folder.display())
+    })
+}
+
+fn count_on(seen: &[Seen], host: &Host) -> usize {
+    seen.iter().filter(|seen| seen.host == host.name() && seen.active == "active").count()
+}
+
+fn assert_left_alone(before: &[Seen], after: &[Seen]) {
+    assert_eq!(judge::disturbed(before, after), Vec::<String>::new());
+}
+
+fn on_all(hosts: &[&Host], action: &str, services: &[&str]) {
+    for host in hosts {
+        let mut words = vec![action];
+        words.extend(services);
+        host.run("systemctl", &words).unwrap();
+    }
+}
+
+#[test]
+fn three_hosts_keep_units_running() {
+    if !has_hosts() {
+        return;
+    }
+    let cluster = cluster(3, 3);
+    let all: Vec<_> = cluster.hosts().all().iter().collect();
+    let mut wanted = names(0..9);
+    launch(&cluster, &wanted);
+    let placed = settle(&cluster, &all, &wanted);
+    assert!(all.iter().all(|host| count_on(&placed, host) == 3), "{placed:?}");
+
+    // Without servers, without agents, without both: nothing happens to units, and nothing when they come back.
+    for services in [&[SERVER][..], &[AGENT], &[SERVER, AGENT]] {
+        on_all(&all, "stop", services);
+        assert_left_alone(&placed, &judge::look(&all).unwrap());
+        on_all(&all, "start", services);
+        for host in &all {
+            cluster.wait_for_server(host, LONG).unwrap();
+        }
+        cluster.wait_for_machines(3, LONG).unwrap();
+        assert_left_alone(&placed, &settle(&cluster, &all, &wanted));
+    }
+
+    // etcd without its leader: units stay, and new ones start.
+    let leader = cluster.etcd().leader(cluster.hosts()).unwrap().unwrap();
+    leader.run("systemctl", &["kill", "--signal=KILL", "etcd"]).unwrap();
+    wanted.extend(names(9..12));
+    launch_until_taken(&cluster, &wanted);
+    let placed_more = settle(&cluster, &all, &wanted);
+    assert_left_alone(&placed, &placed_more);
+    cluster.etcd().wait_all(cluster.hosts(), LONG).unwrap();
+
+    // A host that loses its power: what it had runs elsewhere, the rest is left alone, and it can come back.
+    let (dead, living) = (all[2], [all[0], all[1]]);
+    let of_living: Vec<_> = placed_more.iter().filter(|seen| seen.host != dead.name()).cloned().collect();
+    dead.kill().unwrap();
+    let moved = settle(&cluster, &living, &wanted);
+    assert_left_alone(&of_living, &moved);
+    dead.start().unwrap();
+    cluster.wait_for_machines(3, LONG).unwrap();
+    let back = settle(&cluster, &all, &wanted);
+    assert_left_alone(&moved, &back);
+
+    // Destroyed is gone.
+    let gone: Vec<_> = names(0..6).into_iter().collect();
+    cluster.destroy(&gone).unwrap();
+    wanted.retain(|name| !gone.contains(name));
+    settle(&cluster, &all, &wanted);
+}
+
+/// A server that has just lost its etcd's leader may not know whether it did what it was told.
+fn launch_until_taken(cluster: &Cluster, names: &BTreeSet<UnitName>) {
+    let names: Vec<_> = names.iter().cloned().collect();
+    wait_for("a server takes the units", || cluster.launch(&names, TEXT).is_ok());
+}
+
+#[test]
+fn a_host_that_is_cut_off_keeps_its_units_until_it_is_back() {
+    if !has_hosts() {
+        return;
+    }
+    let cluster = cluster(5, 3);
+    let all: Vec<_> = cluster.hosts().all().iter().collect();
+    let wanted = names(0..10);
+    launch(&cluster, &wanted);
+    let placed = settle(&cluster, &all, &wanted);
+    assert!(all.iter().all(|host| count_on(&placed, host) == 2), "{placed:?}");
+
+    // One with a server and a member of etcd beside its agent, and one with an agent alone.
+    for cut in [all[1], all[4]] {
+        let before = judge::look(&all).unwrap();
+        let others: Vec<_> = all.iter().copied().filter(|host| host.number() != cut.number()).collect();
+        let of = |seen: &[Seen], host: &Host| -> Vec<Seen> {
+            seen.iter().filter(|seen| seen.host == host.name()).cloned().collect()
+        };
+        cut.cut().unwrap();
+        // Until the servers know, the units' copies on it are the only ones.
+        let moved = settle(&cluster, &others, &wanted);
+        let kept = judge::look(&[cut]).unwrap();
+        assert_left_alone(&of(&before, cut), &kept);
+        cut.uncut().unwrap();
+        let begun = std::time::Instant::now();
+        let healed = settle(&cluster, &all, &wanted);
+        println!("{} was in contact and without doubles after {:?}", cut.name(), begun.elapsed());
+        // What runs elsewhere by now stays there.
+        assert_left_alone(&moved, &healed);
+        cluster.wait_for_machines(5, LONG).unwrap();
+    }
+
+    // All at once, and all gone.
+    cluster.destroy(&wanted.iter().cloned().collect::<Vec<_>>()).unwrap();
+    settle(&cluster, &all, &BTreeSet::new());
+}
