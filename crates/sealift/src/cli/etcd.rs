@@ -44,7 +44,7 @@ pub(crate) enum EtcdCommand {
     Restore(EtcdRestore),
     /// Give free space back to the disks, one member after the other, the leader last
     #[command(
-        after_help = "Examples:\n  sealift etcd defrag\n  sealift etcd defrag --all\n\nWithout --all only the members of whose database a quarter or more is free."
+        after_help = "Examples:\n  sealift etcd defrag\n  sealift etcd defrag --all\n\nWithout --all only the members of whose database a quarter or more is free,\nand a MiB at the least."
     )]
     Defrag(EtcdDefrag),
 }

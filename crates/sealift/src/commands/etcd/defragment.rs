@@ -15,6 +15,9 @@ use crate::cli::{EtcdDefrag, Global};
 use crate::error::Error;
 use crate::print::Printer;
 
+/// Less free space than this is not worth a member's silence, in bytes.
+const LEAST: u64 = 1 << 20;
+
 /// A member is done that had so many bytes, and now has so many.
 struct Done {
     name: String,
@@ -72,7 +75,7 @@ async fn disarm(cluster: &Maintenance) -> Result<usize, sealift_store::Error> {
     Ok(space.len())
 }
 
-/// Members of which a quarter or more is free, or all.
+/// Members of which a quarter or more is free, and no less than [`LEAST`]; or all.
 async fn defragment(cluster: &Maintenance, all: bool) -> Result<Vec<Done>, String> {
     let look = || async { Health::look(cluster).await.map_err(|error| chain(&error)) };
     let mut members = fit(look().await?)?.members;
@@ -80,7 +83,8 @@ async fn defragment(cluster: &Maintenance, all: bool) -> Result<Vec<Done>, Strin
     let mut done = Vec::new();
     for seen in members {
         let (Some(url), Ok(status)) = (&seen.url, &seen.status) else { continue };
-        if !all && status.db_size - status.db_in_use.min(status.db_size) < status.db_size / 4 {
+        let free = status.db_size.saturating_sub(status.db_in_use);
+        if !all && free < (status.db_size / 4).max(LEAST) {
             continue;
         }
         // The one before has to be back.
