@@ -71,10 +71,9 @@ impl Problems {
 }
 
 /// Plans whenever something changed, for as long as this server is the one to do so: nothing is written that
-/// `leadership` does not stand behind. It can be dropped at any moment, and begun again: it starts with all there is.
-pub(crate) async fn run(inner: &Inner, leadership: Option<&Leadership>) {
+/// `leadership` does not stand behind. It can be dropped at any moment; what it planned with is of no use then.
+pub(crate) async fn run(inner: &Inner, leadership: Option<&Leadership>, planning: &mut Planning) {
     let mut changes = inner.cache.changes();
-    let mut planning = Planning::new(inner.cache.changed());
     loop {
         changes.mark_unchanged();
         match planning.pass(inner, leadership).await {
@@ -96,8 +95,25 @@ pub(crate) async fn run(inner: &Inner, leadership: Option<&Leadership>) {
     }
 }
 
+/// Follows what changes while another server decides, so that this one can tell why units are nowhere, and can take over
+/// without learning everything first. It can be dropped at any moment, and writes nothing.
+pub(crate) async fn stand_by(inner: &Inner, planning: &mut Planning) {
+    let mut changes = inner.cache.changes();
+    loop {
+        changes.mark_unchanged();
+        planning.look(inner);
+        let wait = planning.wait((inner.clock)());
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                return;
+            },
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
 /// The planner, and what it has been told.
-struct Planning {
+pub(crate) struct Planning {
     planner: Planner,
     changed: Arc<Changed>,
     /// Until when the settings of machines mean what the planner was told, by machine: maintenance begins or ends then.
@@ -108,7 +124,8 @@ struct Planning {
 }
 
 impl Planning {
-    fn new(changed: Arc<Changed>) -> Planning {
+    pub(crate) fn new(inner: &Inner) -> Planning {
+        let changed = inner.cache.changed();
         Planning {
             planner: Planner::new(read_instance),
             changed,
@@ -147,6 +164,24 @@ impl Planning {
         // cache knows it.
         self.mend(&inner.cache.world(), &actions, (inner.clock)());
         if again { Ok(true) } else { Err(error.into()) }
+    }
+
+    /// Sees what would be done, and does nothing.
+    fn look(&mut self, inner: &Inner) {
+        let changed = self.changed.take();
+        let world = inner.cache.world();
+        let now = (inner.clock)();
+        self.learn(&world, changed, now);
+        let mut planned = Vec::new();
+        loop {
+            let actions = self.planner.plan(ACTIONS, now);
+            if actions.is_empty() {
+                break;
+            }
+            planned.extend(actions);
+        }
+        self.explain(inner);
+        self.mend(&world, &planned, now);
     }
 
     /// Tells the planner what changed.

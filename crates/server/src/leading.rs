@@ -9,7 +9,7 @@ use sealift_model::diagnostic::chain;
 use sealift_store::election::Candidate;
 use tokio_util::sync::CancellationToken;
 
-use crate::controller;
+use crate::controller::{self, Planning};
 use crate::housekeeping;
 use crate::keys::Key;
 use crate::server::Inner;
@@ -20,7 +20,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Leads whenever it can, until `end`; then lets others lead at once.
 pub(crate) async fn run(inner: &Inner, end: &CancellationToken) {
     let Some(election) = &inner.election else {
-        let work = async { tokio::join!(controller::run(inner, None), housekeeping::run(inner)) };
+        let mut planning = Planning::new(inner);
+        let work =
+            async { tokio::join!(controller::run(inner, None, &mut planning), housekeeping::run(inner)) };
         end.run_until_cancelled(work).await;
         return;
     };
@@ -28,9 +30,11 @@ pub(crate) async fn run(inner: &Inner, end: &CancellationToken) {
     let name = serde_json::Value::from(election.name.as_str()).to_string();
     let candidate = Candidate::new(inner.store.clone(), Key::Leader, name, election.ttl);
     loop {
+        let mut planning = Planning::new(inner);
         let elected = tokio::select! {
             () = end.cancelled() => return,
             elected = candidate.campaign() => elected,
+            () = controller::stand_by(inner, &mut planning) => return,
         };
         let leadership = match elected {
             Ok(leadership) => leadership,
@@ -51,7 +55,7 @@ pub(crate) async fn run(inner: &Inner, end: &CancellationToken) {
                 return;
             }
             () = leadership.lost() => {}
-            () = controller::run(inner, Some(&leadership)) => {}
+            () = controller::run(inner, Some(&leadership), &mut planning) => {}
             () = housekeeping::run(inner) => {}
         }
     }

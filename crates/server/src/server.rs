@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sealift_model::diagnostic::chain;
 use sealift_model::{ProjectName, Timestamp};
 use sealift_package::blobs::{self, Blobs};
 use sealift_package::signing::{self, PublicKey, SigningKey};
@@ -190,7 +191,13 @@ impl Server {
             let Some(door) = tls else { return stopped(&stop).await };
             door.serve(&inner, api::router(inner.clone(), Door::Tls), &stop).await
         };
-        let serving = async { tokio::try_join!(unix, tcp, tls).map(drop) };
+        let serving = async {
+            // What this server wrote while it was put together, its authority for one, is to be seen by the first request.
+            if let Err(error) = inner.look_again().await {
+                tracing::warn!(error = chain(&error), "what is served may be old until the store answers");
+            }
+            tokio::try_join!(unix, tcp, tls).map(drop)
+        };
         let grace = async {
             stop.cancelled().await;
             tokio::time::sleep(GRACE).await;
