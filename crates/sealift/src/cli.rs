@@ -2,6 +2,7 @@
 
 mod access;
 mod approval;
+mod etcd;
 mod machine;
 mod roles;
 mod run;
@@ -16,6 +17,10 @@ use sealift_model::{BranchName, ProjectName, ReleaseNumber, RunId};
 
 pub(crate) use access::{AuditArgs, AuthorityCommand, JoinTokenArgs, TlsArgs, TokenCommand, TokenCreateArgs};
 pub(crate) use approval::{ApprovalsArgs, ApproveArgs, RejectArgs};
+pub(crate) use etcd::{
+    EtcdBackup, EtcdCommand, EtcdDefrag, EtcdRestore, EtcdStart, MemberAdd, MemberCommand, MemberMove,
+    MemberReplace, OneMember, StoreCommand, StoreKind, StoreMove,
+};
 pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange};
 pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
@@ -112,6 +117,12 @@ pub(crate) enum Command {
     /// Make this machine match what the servers assign to it
     #[command(after_help = roles::AGENT_EXAMPLES)]
     Agent(Box<AgentArgs>),
+    /// A cluster of etcd: start, status, members, backup, restore, defrag
+    #[command(subcommand, after_help = etcd::EXAMPLES, disable_help_subcommand = true)]
+    Etcd(EtcdCommand),
+    /// Where an installation's state is: move
+    #[command(subcommand, after_help = etcd::STORE_EXAMPLES, disable_help_subcommand = true)]
+    Store(StoreCommand),
     /// Send the current commit: run its pipeline, keep the package, bring its units up
     #[command(after_help = "Examples:\n  sealift push\n  sealift push --project billing --detach")]
     Push(PushArgs),

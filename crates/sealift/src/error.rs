@@ -77,6 +77,9 @@ impl Error {
                 Some("start one with: sealift dev   (or name another with --server or SEALIFT_SERVER)".into())
             }
             Error::Plain { help, .. } => help.clone(),
+            Error::Server(sealift_server::Error::Transfer(unusable)) => {
+                crate::commands::store::unusable(unusable)
+            }
             Error::Client(sealift_client::Error::Untrusted { .. }) => Some(
                 "its certificate is of another authority than --ca says, or not for this name (sealift server --tls-name)"
                     .into(),

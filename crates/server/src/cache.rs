@@ -48,6 +48,7 @@ pub(crate) struct World {
     pub(crate) leader: Option<Held<String>>,
     pub(crate) last_placement: Option<Held<u64>>,
     pub(crate) counters: BTreeMap<ProjectName, Held<u64>>,
+    generation_base: Option<Held<u64>>,
     pub(crate) requests: BTreeMap<String, Held<RunId>>,
     pub(crate) runs: BTreeMap<RunId, Held<Run>>,
     pub(crate) packages: BTreeMap<PackageName, Held<Package>>,
@@ -129,6 +130,12 @@ impl World {
                 self.last_placement.is_some()
             }
             Key::RunCounter(project) => set(&mut self.counters, project, entry),
+            Key::GenerationBase => {
+                self.generation_base = held(entry);
+                self.generation_base.is_some()
+            }
+            // Looked at when a server begins; nobody writes it then.
+            Key::Transfer => true,
             Key::Request(request) => set(&mut self.requests, request, entry),
             Key::Run(id) => set(&mut self.runs, id, entry),
             Key::Package(name) => set(&mut self.packages, name, entry),
@@ -199,6 +206,7 @@ impl World {
             Some(Key::Leader) => self.leader = None,
             Some(Key::PlacementCounter) => self.last_placement = None,
             Some(Key::RunCounter(project)) => drop(self.counters.remove(&project)),
+            Some(Key::GenerationBase) => self.generation_base = None,
             Some(Key::Request(request)) => drop(self.requests.remove(&request)),
             Some(Key::Run(id)) => {
                 if let Some(run) = self.runs.remove(&id)
@@ -214,8 +222,14 @@ impl World {
             Some(Key::User(id)) => drop(self.users.remove(&id)),
             Some(Key::Join(id)) => drop(self.join_tokens.remove(&id)),
             Some(Key::Credential(machine)) => drop(self.credentials.remove(&machine)),
-            None => {}
+            Some(Key::Transfer) | None => {}
         }
+    }
+
+    /// No unit of this store, nor of those that its state was in before, has a generation above this one: each
+    /// generation took a commit.
+    pub(crate) fn newest_generation(&self) -> u64 {
+        self.revision.0 + self.generation_base.as_ref().map_or(0, |held| held.value)
     }
 
     /// When the object at `key` was last written, if it is there: what a transaction compares with. One that is not
@@ -234,6 +248,8 @@ impl World {
             Key::Leader => self.leader.as_ref().map(|held| held.modified),
             Key::PlacementCounter => self.last_placement.as_ref().map(|held| held.modified),
             Key::RunCounter(project) => self.counters.get(project).map(|held| held.modified),
+            Key::GenerationBase => self.generation_base.as_ref().map(|held| held.modified),
+            Key::Transfer => None,
             Key::Request(request) => self.requests.get(request).map(|held| held.modified),
             Key::Run(id) => self.runs.get(id).map(|held| held.modified),
             Key::Package(name) => self.packages.get(name).map(|held| held.modified),

@@ -11,6 +11,8 @@
 //! election/leader                       the name of the server that leads, under its lease
 //! counters/placements                   the newest placement's id
 //! counters/runs/<project>               the newest run's number
+//! counters/generations                  what is added to the store's revision for a new unit's generation
+//! transfer/state                        a transfer of everything that is under way or done: see `transfer`
 //! requests/<key>                        RunId, under a lease of some minutes
 //! runs/<project>/<number>               Run
 //! packages/<project>/<branch>/<commit>  Package
@@ -38,6 +40,8 @@ pub(crate) enum Key {
     Leader,
     PlacementCounter,
     RunCounter(ProjectName),
+    GenerationBase,
+    Transfer,
     Request(String),
     Run(RunId),
     Package(PackageName),
@@ -62,6 +66,8 @@ impl std::fmt::Display for Key {
             Key::Leader => write!(f, "election/leader"),
             Key::PlacementCounter => write!(f, "counters/placements"),
             Key::RunCounter(project) => write!(f, "counters/runs/{project}"),
+            Key::GenerationBase => write!(f, "counters/generations"),
+            Key::Transfer => write!(f, "transfer/state"),
             Key::Request(key) => write!(f, "requests/{key}"),
             // Padded, so that the store's order is the order of numbers.
             Key::Run(id) => write!(f, "runs/{}/{:012}", id.project, id.number),
@@ -104,6 +110,8 @@ impl Key {
             }
             "election" if rest == "leader" => Key::Leader,
             "counters" if rest == "placements" => Key::PlacementCounter,
+            "counters" if rest == "generations" => Key::GenerationBase,
+            "transfer" if rest == "state" => Key::Transfer,
             "counters" => Key::RunCounter(rest.strip_prefix("runs/")?.parse().ok()?),
             "requests" => Key::Request(rest.to_owned()),
             "runs" => {
@@ -161,6 +169,8 @@ mod tests {
             Key::Leader,
             Key::PlacementCounter,
             Key::RunCounter("hello".parse().unwrap()),
+            Key::GenerationBase,
+            Key::Transfer,
             Key::Request("x".into()),
             Key::Run("hello-12".parse().unwrap()),
             Key::Package(name),

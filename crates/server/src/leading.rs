@@ -10,6 +10,7 @@ use sealift_store::election::Candidate;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::{self, Planning};
+use crate::housekeeping;
 use crate::keys::Key;
 use crate::server::Inner;
 
@@ -19,7 +20,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Leads whenever it can, until `end`; then lets others lead at once.
 pub(crate) async fn run(inner: &Inner, end: &CancellationToken) {
     let Some(election) = &inner.election else {
-        end.run_until_cancelled(controller::run(inner, None, &mut Planning::new(inner))).await;
+        let mut planning = Planning::new(inner);
+        let work =
+            async { tokio::join!(controller::run(inner, None, &mut planning), housekeeping::run(inner)) };
+        end.run_until_cancelled(work).await;
         return;
     };
     // JSON like every value.
@@ -52,6 +56,7 @@ pub(crate) async fn run(inner: &Inner, end: &CancellationToken) {
             }
             () = leadership.lost() => {}
             () = controller::run(inner, Some(&leadership), &mut planning) => {}
+            () = housekeeping::run(inner) => {}
         }
     }
 }

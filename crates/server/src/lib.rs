@@ -8,6 +8,7 @@ mod api;
 mod audit;
 mod cache;
 mod controller;
+mod housekeeping;
 mod keys;
 mod leading;
 mod logs;
@@ -15,6 +16,8 @@ mod metrics;
 mod secrets;
 mod server;
 mod tls;
+pub mod transfer;
 
+pub use housekeeping::{Defragment, Housekeeping};
 pub use server::{Election, Error, Options, Server};
 pub use tls::Options as TlsOptions;

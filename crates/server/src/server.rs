@@ -19,11 +19,13 @@ use crate::api::{self, Door};
 use crate::audit::{self, AuditLog};
 use crate::cache::{Cache, Follower};
 use crate::controller::Problems;
+use crate::housekeeping::Housekeeping;
 use crate::leading;
 use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::secrets::{self, Secrets};
 use crate::tls;
+use crate::transfer;
 
 /// How long requests under way may take once the server is to stop.
 const GRACE: Duration = Duration::from_secs(2);
@@ -38,6 +40,8 @@ pub struct Options {
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Where several servers share a store, one leads; none: this server is the only one.
     pub election: Option<Election>,
+    /// What the leader does for a store that does not do it by itself.
+    pub housekeeping: Housekeeping,
     /// Where machines reach this very server, if there are others: `https://HOST:PORT`.
     pub advertise: Option<String>,
     /// Guarded by the file mode of its socket.
@@ -70,6 +74,9 @@ impl std::fmt::Debug for Options {
 pub enum Error {
     #[error("cannot read the store")]
     Store(#[source] sealift_store::Error),
+    /// The store holds half a copy, or what was carried on elsewhere.
+    #[error(transparent)]
+    Transfer(#[from] transfer::Unusable),
     #[error("cannot open the folder of blobs")]
     Blobs(#[source] blobs::Error),
     #[error("cannot load the signing key")]
@@ -96,6 +103,7 @@ pub(crate) struct Inner {
     pub(crate) machine_ttl: Duration,
     pub(crate) problems: Problems,
     pub(crate) election: Option<Election>,
+    pub(crate) housekeeping: Housekeeping,
     pub(crate) questions: api::Questions,
     /// Where other machines reach this server over TLS.
     pub(crate) advertise: Option<String>,
@@ -127,6 +135,7 @@ impl Server {
     /// # Errors
     /// When the store or the state folder cannot be read.
     pub async fn build(options: Options, shutdown: CancellationToken) -> Result<Self, Error> {
+        transfer::check(options.store.as_ref()).await?;
         let (cache, follower) = Cache::open(options.store.clone()).await.map_err(Error::Store)?;
         let inner = Inner {
             store: options.store,
@@ -139,6 +148,7 @@ impl Server {
             machine_ttl: options.machine_ttl,
             problems: Problems::default(),
             election: options.election,
+            housekeeping: options.housekeeping,
             questions: api::Questions::default(),
             advertise: options.advertise,
             numbering: Mutex::default(),

@@ -98,4 +98,14 @@ pub trait Store: Send + Sync + Debug {
     async fn barrier(&self) -> Result<Revision, Error> {
         self.revision().await
     }
+
+    /// Lets the store forget what was changed before `revision`. Watches cannot start, or go on, before it then. A
+    /// revision that is forgotten already is no error. Embedded stores forget by themselves, and do nothing here.
+    ///
+    /// # Errors
+    /// [`Error::FutureRevision`] when `revision` is not reached yet.
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        let newest = self.revision().await?;
+        if revision > newest { Err(Error::FutureRevision { after: revision, newest }) } else { Ok(()) }
+    }
 }

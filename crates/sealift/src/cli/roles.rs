@@ -40,6 +40,25 @@ pub(crate) struct ServerArgs {
     /// How long a machine counts as present after its last word
     #[arg(long, env = "SEALIFT_MACHINE_TTL", default_value = "10s", value_parser = seconds, value_name = "TIME")]
     pub(crate) machine_ttl: Duration,
+    /// Let etcd forget history that is older, for all who use it; 0 leaves that to etcd's own options
+    #[arg(
+        long,
+        env = "SEALIFT_ETCD_KEEP",
+        default_value = "1h",
+        value_parser = seconds,
+        value_name = "TIME",
+        help_heading = "The state in etcd"
+    )]
+    pub(crate) etcd_keep: Duration,
+    /// Defragment members with much free space this often, one after the other; for users who may (root)
+    #[arg(
+        long,
+        env = "SEALIFT_ETCD_DEFRAG",
+        value_parser = seconds,
+        value_name = "EVERY",
+        help_heading = "The state in etcd"
+    )]
+    pub(crate) etcd_defrag: Option<Duration>,
     #[command(flatten)]
     pub(crate) tls: TlsArgs,
     /// Where machines reach this server and no other, for answers to what was asked here [default: by its TLS name]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sealift_agent::{Agent, Options as AgentOptions};
 use sealift_client::{Address, Client};
 use sealift_model::Machine;
-use sealift_server::{Options as ServerOptions, Server};
+use sealift_server::{Housekeeping, Options as ServerOptions, Server};
 use sealift_store::RedbStore;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +52,7 @@ pub(super) async fn dev(args: DevArgs, global: &Global) -> Result<ExitCode, Erro
             machine_ttl: MACHINE_TTL,
             clock: Arc::new(now),
             election: None,
+            housekeeping: Housekeeping::default(),
             advertise: None,
             unix: Some(unix),
             tcp: tcp.map(|listener| (listener, token)),

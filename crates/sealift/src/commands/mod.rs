@@ -6,6 +6,7 @@ mod approvals;
 mod check;
 mod connect;
 mod dev;
+mod etcd;
 mod import;
 mod list;
 mod listen;
@@ -18,6 +19,7 @@ mod runs;
 mod secret;
 mod server;
 mod steps;
+pub(crate) mod store;
 mod this_machine;
 mod unit;
 pub(crate) mod wercker;
@@ -47,6 +49,8 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Dev(args) => dev::dev(args, global).await,
         Command::Server(args) => server::server(args, global).await,
         Command::Agent(args) => agent::agent(args, global).await,
+        Command::Etcd(command) => Box::pin(etcd::etcd(command, global)).await,
+        Command::Store(command) => Box::pin(store::store(command, global)).await,
         Command::Push(args) => push::push(args, global).await,
         Command::Status => list::status(global).await,
         Command::Runs(args) => list::runs(args, global).await,
@@ -108,11 +112,18 @@ fn check_pipeline(config: &Config, wanted: &str, file: &str, text: &str) -> Resu
 
 /// Waits until somebody asks this process to end.
 async fn end_asked() -> Result<(), Error> {
+    end_signals()?.await;
+    Ok(())
+}
+
+/// Listens at once, and then waits until somebody asks this process to end.
+fn end_signals() -> Result<impl Future<Output = ()>, Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use sealift_client::Address;
 use sealift_model::diagnostic::chain;
-use sealift_server::{Election, Options, Server, TlsOptions};
+use sealift_server::{Election, Housekeeping, Options, Server, TlsOptions};
 use sealift_store::etcd::{EtcdOptions, EtcdStore, OpenError};
 use sealift_store::{RedbStore, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::this_machine::{address, host_name};
-use super::{end_asked, listen};
+use super::{end_signals, listen};
 use crate::cli::{EtcdArgs, Global, ServerArgs, TlsArgs};
 use crate::clock::now;
 use crate::error::Error;
@@ -37,9 +37,11 @@ pub(super) async fn server(args: Box<ServerArgs>, global: &Global) -> Result<Exi
     let token: Arc<str> = state.token()?.into();
     let name = args.name.clone().unwrap_or_else(host_name);
     let shutdown = CancellationToken::new();
+    // Before anybody is told that we are ready, so that an early word is heard.
+    let mut end = std::pin::pin!(end_signals()?);
     let store = tokio::select! {
         store = open_store(&args.etcd, &root) => store?,
-        asked = end_asked() => return asked.map(|()| ExitCode::SUCCESS),
+        () = &mut end => return Ok(ExitCode::SUCCESS),
     };
     state.let_units_in()?;
     let shared = !args.etcd.endpoints.is_empty();
@@ -49,6 +51,7 @@ pub(super) async fn server(args: Box<ServerArgs>, global: &Global) -> Result<Exi
             state_dir: root.clone(),
             machine_ttl: args.machine_ttl,
             clock: Arc::new(now),
+            housekeeping: if shared { housekeeping(&args)? } else { Housekeeping::default() },
             election: shared.then(|| Election { name: name.clone(), ttl: LEADER_TTL }),
             advertise: shared.then(|| advertised(&args, tls.as_ref())).flatten(),
             unix: Some(unix),
@@ -82,7 +85,7 @@ pub(super) async fn server(args: Box<ServerArgs>, global: &Global) -> Result<Exi
     }
     let mut serving = tokio::spawn(server.run());
     tokio::select! {
-        asked = end_asked() => asked?,
+        () = &mut end => {}
         ended = &mut serving => {
             return ended.map_err(|error| Error::plain(format!("the server stopped: {error}")))?
                 .map(|()| ExitCode::SUCCESS).map_err(Error::from);
@@ -92,6 +95,13 @@ pub(super) async fn server(args: Box<ServerArgs>, global: &Global) -> Result<Exi
     serving.await.ok();
     std::fs::remove_file(&socket).ok();
     Ok(ExitCode::SUCCESS)
+}
+
+/// What etcd does not do by itself.
+fn housekeeping(args: &ServerArgs) -> Result<Housekeeping, Error> {
+    let options = etcd_options(&args.etcd)?;
+    let defragment = args.etcd_defrag.map(|every| super::etcd::on_schedule(&options, every));
+    Ok(Housekeeping { keep: Some(args.etcd_keep), defragment })
 }
 
 /// Where TLS is spoken, and the names that the certificate is for.

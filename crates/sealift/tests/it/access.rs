@@ -13,7 +13,7 @@ use sealift_agent::enrolment::{Error, Membership};
 use sealift_client::api::{JoinTokenInfo, KeepAlive, Made, NewJoinToken, NewSession, SessionBegun};
 use sealift_client::{Address, Client, Servers};
 use sealift_model::{Machine, MachineId, SessionId, Timestamp};
-use sealift_server::{Options, Server, TlsOptions};
+use sealift_server::{Housekeeping, Options, Server, TlsOptions};
 use sealift_store::MemoryStore;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
@@ -130,6 +130,7 @@ impl Clocked {
             clock: clock(&time).0,
             advertise: None,
             election: None,
+            housekeeping: Housekeeping::default(),
             unix: Some(UnixListener::bind(&socket).unwrap()),
             tcp: None,
             tls: Some(TlsOptions { listener, names: vec!["127.0.0.1".into()] }),

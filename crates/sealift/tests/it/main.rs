@@ -12,6 +12,7 @@ mod access;
 mod architecture;
 mod cli;
 mod containers;
+mod etcd;
 mod events;
 mod host;
 mod screen;

@@ -245,7 +245,7 @@ fn change(world: &World, wanted: &PutUnit, replace: bool) -> Result<(Unit, UnitC
         (Some(held), Change::Unchanged) => held.generation,
         (Some(held), _) => held.generation + 1,
         // Newer than whatever machines remember of a unit of this name that was destroyed.
-        (None, _) => world.revision.0 + 1,
+        (None, _) => world.newest_generation() + 1,
     };
     let change = UnitChange { name: name.clone(), generation: next.generation, change, differs };
     Ok((next, change))

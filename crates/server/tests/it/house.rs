@@ -13,7 +13,7 @@ use sealift_client::api::{AppStatus, List, LogEntry, NewRun, Packages, Status, S
 use sealift_client::{Address, Client, Error};
 use sealift_model::{Digest, Package, ProjectName, Run, RunId, RunState, Timestamp};
 use sealift_package::signing::PublicKey;
-use sealift_server::{Election, Options, Server, TlsOptions};
+use sealift_server::{Election, Housekeeping, Options, Server, TlsOptions};
 use sealift_store::{Entry, Event, MemoryStore, RedbStore, Revision, Store};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
@@ -158,6 +158,7 @@ impl House {
             state_dir: dir.path().to_owned(),
             machine_ttl: TTL,
             election,
+            housekeeping: Housekeeping::default(),
             advertise: None,
             clock: clock.clone(),
             unix: Some(UnixListener::bind(&socket).unwrap()),

@@ -69,6 +69,8 @@ pub(super) struct Client {
     user: Option<(String, String)>,
     token: Mutex<Option<MetadataValue<Ascii>>>,
     timeout: Duration,
+    /// Whether a member that is cut off from the others is to refuse. Not when it is asked how it is.
+    needs_leader: bool,
 }
 
 struct Member {
@@ -97,7 +99,19 @@ impl Client {
             .collect();
         // Several servers spread over the members.
         let first = usize::try_from(random() % members.len().max(1) as u64).unwrap_or(0);
-        Client { members, preferred: watch::Sender::new(first), user, token: Mutex::new(None), timeout }
+        Client {
+            members,
+            preferred: watch::Sender::new(first),
+            user,
+            token: Mutex::new(None),
+            timeout,
+            needs_leader: true,
+        }
+    }
+
+    /// Asks members for what they know themselves, whether they have a leader or not.
+    pub(super) fn without_leader(self) -> Client {
+        Client { needs_leader: false, ..self }
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -170,6 +184,31 @@ impl Client {
                     .await?
                     .ok_or_else(|| Status::unavailable("the stream ended at once"))?;
                 Ok((number, first, answers))
+            }
+        })
+        .await
+    }
+
+    /// One request and a stream of answers, which ends; no time limit holds for what comes after the first.
+    pub(super) async fn download<Q, A>(
+        &self,
+        path: &'static str,
+        message: Q,
+    ) -> Result<(A, Streaming<A>), CallError>
+    where
+        Q: prost::Message + Clone + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        self.attempts(Repeat::Harmless, |channel, token, _| {
+            let request = self.request(message.clone(), token, None);
+            async move {
+                let mut grpc = ready(channel).await?;
+                let path = PathAndQuery::from_static(path);
+                let codec = ProstCodec::<Q, A>::default();
+                let mut answers = grpc.server_streaming(request, path, codec).await?.into_inner();
+                let first =
+                    answers.message().await?.ok_or_else(|| Status::unavailable("the answer is missing"))?;
+                Ok((first, answers))
             }
         })
         .await
@@ -298,7 +337,9 @@ impl Client {
     ) -> Request<T> {
         let mut request = Request::new(message);
         // A member that is cut off from the others says so at once, and ends its watches.
-        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        if self.needs_leader {
+            request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        }
         if let Some(token) = token {
             request.metadata_mut().insert("token", token);
         }
@@ -344,7 +385,8 @@ impl Failure {
             return Failure::Unknown(status);
         };
         match (status.code(), said) {
-            (_, "no leader" | "too many requests") => Failure::NotSent(status),
+            // The last one of a change of members, for some seconds after one of them came or went.
+            (_, "no leader" | "too many requests" | "unhealthy cluster") => Failure::NotSent(status),
             (Code::Unauthenticated, _)
             | (Code::InvalidArgument, "user name is empty" | "revision of auth store is old") => {
                 Failure::NotKnown(status)

@@ -4,12 +4,13 @@
 //! its time limit; a change is sent again only if it was certainly not made, and otherwise [`Error::Unknown`] says so.
 //! Nothing is kept here but connections, so a store that is dropped leaves nothing undone.
 //!
-//! Left to the operator: that etcd forgets old revisions (`--auto-compaction-retention`, or
-//! [`EtcdStore::compact`]), its backups, and its quota; a full one is [`Error::is_full`].
+//! Left to the caller: that etcd forgets old revisions ([`Store::compact`]), its backups and its members (both in
+//! [`Maintenance`]), and its quota; a full one is [`Error::is_full`].
 //!
 //! Must not know: what the keys and values mean, and who else uses the cluster.
 
 mod client;
+mod maintenance;
 mod options;
 mod watch;
 mod wire;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 use tonic::{Code, Status};
 
 use client::{CallError, Client, Repeat};
+pub use maintenance::{Alarm, AlarmKind, Maintenance, Member, MemberStatus, NewMember, SnapshotError};
 pub use options::EtcdOptions;
 
 use crate::{Entry, Error, Expected, LeaseId, MAX_TTL, Op, Range, Revision, Store, Txn, Watch};
@@ -71,23 +73,6 @@ impl EtcdStore {
         match store.revision().await {
             Ok(_) => Ok(store),
             Err(source) => Err(OpenError::Unreachable { endpoints: options.endpoints.join(", "), source }),
-        }
-    }
-
-    /// Lets etcd forget what was changed before `revision`, for all who use the cluster. Watches cannot start, or go
-    /// on, before it then. A revision that is forgotten already is no error.
-    ///
-    /// # Errors
-    /// [`Error::FutureRevision`], or [`Error::Storage`].
-    pub async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        let message = wire::CompactionRequest { revision: to_i64(revision.0) };
-        match self.client.call::<_, wire::Done>(wire::COMPACT, message, Repeat::Idempotent).await {
-            Ok(_) => Ok(()),
-            Err(CallError::Refused(status)) if is_compacted(&status) => Ok(()),
-            Err(CallError::Refused(status)) if is_future(&status) => {
-                Err(Error::FutureRevision { after: revision, newest: self.revision().await? })
-            }
-            Err(error) => Err(failed("compact etcd", error)),
         }
     }
 
@@ -317,6 +302,19 @@ impl Store for EtcdStore {
             .await
             .map_err(|error| failed("write to etcd", error))?;
         Ok(revision_of(answer.header.as_ref()))
+    }
+
+    /// For all who use the cluster.
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        let message = wire::CompactionRequest { revision: to_i64(revision.0) };
+        match self.client.call::<_, wire::Done>(wire::COMPACT, message, Repeat::Idempotent).await {
+            Ok(_) => Ok(()),
+            Err(CallError::Refused(status)) if is_compacted(&status) => Ok(()),
+            Err(CallError::Refused(status)) if is_future(&status) => {
+                Err(Error::FutureRevision { after: revision, newest: self.revision().await? })
+            }
+            Err(error) => Err(failed("compact etcd", error)),
+        }
     }
 }
 

@@ -81,6 +81,12 @@ impl EtcdOptions {
         self
     }
 
+    /// The same for these endpoints alone, such as one member of a cluster.
+    #[must_use]
+    pub fn at(&self, endpoints: impl IntoIterator<Item = impl Into<String>>) -> EtcdOptions {
+        EtcdOptions { endpoints: endpoints.into_iter().map(Into::into).collect(), ..self.clone() }
+    }
+
     /// What does not depend on etcd's answering.
     pub(super) fn check(&self) -> Result<Vec<Endpoint>, OpenError> {
         if self.endpoints.is_empty() {

@@ -309,7 +309,12 @@ mod tests {
 
     fn answer(revision: i64, fragment: bool, events: &[(&str, i64)]) -> WatchResponse {
         let events = events.iter().map(|(key, revision)| event(EventType::Put, key, *revision)).collect();
-        WatchResponse { header: Some(ResponseHeader { revision }), fragment, events, ..Default::default() }
+        WatchResponse {
+            header: Some(ResponseHeader { revision, ..Default::default() }),
+            fragment,
+            events,
+            ..Default::default()
+        }
     }
 
     fn told(watch: &mut EtcdWatch) -> Vec<(u64, Vec<String>)> {

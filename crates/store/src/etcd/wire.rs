@@ -15,9 +15,21 @@ pub(super) const LEASE_REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 pub(super) const LEASE_KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 pub(super) const LEASE_TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 pub(super) const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
+pub(super) const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
+pub(super) const MEMBER_ADD: &str = "/etcdserverpb.Cluster/MemberAdd";
+pub(super) const MEMBER_REMOVE: &str = "/etcdserverpb.Cluster/MemberRemove";
+pub(super) const MEMBER_UPDATE: &str = "/etcdserverpb.Cluster/MemberUpdate";
+pub(super) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
+pub(super) const ALARM: &str = "/etcdserverpb.Maintenance/Alarm";
+pub(super) const DEFRAGMENT: &str = "/etcdserverpb.Maintenance/Defragment";
+pub(super) const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ResponseHeader {
+    #[prost(uint64, tag = "1")]
+    pub(super) cluster_id: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) member_id: u64,
     #[prost(int64, tag = "3")]
     pub(super) revision: i64,
 }
@@ -282,4 +294,132 @@ impl std::fmt::Debug for AuthenticateResponse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AuthenticateResponse").finish_non_exhaustive()
     }
+}
+
+/// A request that says nothing.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Ask {}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Member {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    /// Empty until the member has started once.
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) peer_urls: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    pub(super) client_urls: Vec<String>,
+    #[prost(bool, tag = "5")]
+    pub(super) is_learner: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MemberAddRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) peer_urls: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MemberAddResponse {
+    #[prost(message, optional, tag = "2")]
+    pub(super) member: Option<Member>,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) members: Vec<Member>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MemberRemoveRequest {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MemberUpdateRequest {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) peer_urls: Vec<String>,
+}
+
+/// Of MemberList, MemberRemove and MemberUpdate alike.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MembersResponse {
+    #[prost(message, repeated, tag = "2")]
+    pub(super) members: Vec<Member>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct StatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<ResponseHeader>,
+    #[prost(string, tag = "2")]
+    pub(super) version: String,
+    #[prost(int64, tag = "3")]
+    pub(super) db_size: i64,
+    /// 0 when there is none.
+    #[prost(uint64, tag = "4")]
+    pub(super) leader: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) raft_index: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) raft_term: u64,
+    #[prost(uint64, tag = "7")]
+    pub(super) raft_applied_index: u64,
+    #[prost(string, repeated, tag = "8")]
+    pub(super) errors: Vec<String>,
+    #[prost(int64, tag = "9")]
+    pub(super) db_size_in_use: i64,
+    #[prost(bool, tag = "10")]
+    pub(super) is_learner: bool,
+    /// From etcd 3.6 on.
+    #[prost(int64, tag = "12")]
+    pub(super) db_size_quota: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum AlarmType {
+    None = 0,
+    NoSpace = 1,
+    Corrupt = 2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum AlarmAction {
+    Get = 0,
+    Activate = 1,
+    Deactivate = 2,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct AlarmRequest {
+    #[prost(enumeration = "AlarmAction", tag = "1")]
+    pub(super) action: i32,
+    #[prost(uint64, tag = "2")]
+    pub(super) member: u64,
+    #[prost(enumeration = "AlarmType", tag = "3")]
+    pub(super) alarm: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct AlarmMember {
+    #[prost(uint64, tag = "1")]
+    pub(super) member: u64,
+    #[prost(enumeration = "AlarmType", tag = "2")]
+    pub(super) alarm: i32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct AlarmResponse {
+    #[prost(message, repeated, tag = "2")]
+    pub(super) alarms: Vec<AlarmMember>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SnapshotResponse {
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) blob: Vec<u8>,
 }
