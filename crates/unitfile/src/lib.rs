@@ -5,7 +5,7 @@
 //! the file, so that an author sees all of it at once and before a machine does. `[X-Fleet]` is read as fleet 1.0 read
 //! it, the deprecated spellings included, with the keys that came after fleet.
 //!
-//! This crate knows no machines and no paths: it judges files by their names and texts, one alone ([`verify`]), one with
+//! This crate knows no machines and no paths: it judges files by their names and texts, one alone ([`verify()`]), one with
 //! its drop-ins ([`verify_unit`]) or many together ([`verify_folder`]).
 
 mod fleet;
