@@ -117,6 +117,23 @@ pub struct UnitView {
     /// Why it is nowhere, when it is nowhere.
     #[serde(default)]
     pub problem: Option<String>,
+    /// Of a template with `Replicas=` that is wanted: how far its instances are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ReplicasView>,
+}
+
+/// The instances `x@1` to `x@N` of a template with `Replicas=N`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicasView {
+    pub wanted: u32,
+    /// Those that are as the template says they are to be, and on a machine.
+    pub ready: u32,
+    /// Why one of the others is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// One of them failed, which does not pass by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
 }
 
 /// `POST /v1/units`: what is to become of units that belong to no app. All of them are looked at before any is written;

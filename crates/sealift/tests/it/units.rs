@@ -125,6 +125,34 @@ fn a_file_that_contradicts_itself_is_shown_with_its_place_and_changes_nothing() 
 }
 
 #[test]
+fn a_set_of_replicas_is_one_unit_to_its_author() {
+    let fleet = Fleet::start();
+    let text = |replicas: u32, seconds: u32| {
+        format!("[Service]\nExecStart=/bin/sleep {seconds}\n[X-Fleet]\nReplicas={replicas}\n")
+    };
+    let up = |fleet: &Fleet| -> Vec<String> {
+        let list = fleet.dev.json(&["unit", "list", "set@*"]);
+        let active = list["items"].as_array().unwrap().iter().filter(|view| {
+            view["statuses"].as_object().unwrap().values().any(|status| status["active"] == "active")
+        });
+        active.map(|view| view["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let file = fleet.write("set@.service", &text(3, 90_000));
+    let said = fleet.dev.ok(&["unit", "start", &file]);
+    assert!(said.contains("set@.service active"), "{said}");
+    assert_eq!(up(&fleet), ["set@1.service", "set@2.service", "set@3.service"], "started means running");
+    // Another text reaches all of them before the command returns.
+    let before = fleet.pid("set@2");
+    fleet.write("set@.service", &text(2, 80_000));
+    fleet.dev.ok(&["unit", "start", "--replace", &file]);
+    assert_ne!(fleet.pid("set@2"), before);
+    fleet.dev.ok(&["unit", "destroy", "set@"]);
+    let bad = "[Service]\nExecStart=/bin/false\n[X-Fleet]\nReplicas=2\n";
+    let (code, said) = fleet.fails(&["unit", "start", &fleet.write("bad@.service", bad)]);
+    assert!(code == 1 && said.contains("bad@.service failed") && said.contains("exit-code"), "{said}");
+}
+
+#[test]
 fn a_drained_machine_gives_its_units_away_and_takes_them_again() {
     let fleet = Fleet::start();
     let file = fleet.write("web.service", SLEEP);

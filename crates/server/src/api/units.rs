@@ -7,11 +7,11 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use sealift_client::api::{
-    Change, DestroyUnits, List, MachineVerdict, PutUnit, PutUnits, Suitability, UnitChange, UnitEvent,
-    UnitView, WatchUnits,
+    Change, DestroyUnits, List, MachineVerdict, PutUnit, PutUnits, ReplicasView, Suitability, UnitChange,
+    UnitEvent, UnitView, WatchUnits,
 };
 use sealift_model::diagnostic::Severity;
-use sealift_model::{DesiredState, Unit, UnitName};
+use sealift_model::{ActiveState, DesiredState, Unit, UnitName};
 use sealift_planner::Verdict;
 use sealift_store::{MAX_OPS, MAX_TXN, MAX_VALUE, Revision, Txn};
 use sealift_unitfile::UnitFile;
@@ -83,6 +83,67 @@ fn view(inner: &Inner, world: &World, unit: &Unit, text: bool) -> UnitView {
             .problems
             .get(unit.app.as_ref().map(|(project, _)| project), name)
             .map(|trouble| trouble.text),
+        replicas: replicas(inner, world, unit),
+    }
+}
+
+/// The names of a template's instances that are wanted.
+fn instances(unit: &Unit) -> impl Iterator<Item = UnitName> {
+    let wanted = unit.requirements.replicas.filter(|_| unit.name.is_template());
+    let wanted = wanted.filter(|_| unit.desired != DesiredState::Inactive).unwrap_or(0);
+    (1..=wanted).filter_map(|number| unit.name.with_instance(&number.to_string()))
+}
+
+fn replicas(inner: &Inner, world: &World, unit: &Unit) -> Option<ReplicasView> {
+    let mut view = ReplicasView { wanted: 0, ready: 0, problem: None, failed: false };
+    for name in instances(unit) {
+        view.wanted += 1;
+        match instance_trouble(inner, world, unit, &name) {
+            None => view.ready += 1,
+            Some((problem, failed)) => {
+                if failed || view.problem.is_none() {
+                    view.problem = Some(format!("{name}: {problem}"));
+                }
+                view.failed |= failed;
+            }
+        }
+    }
+    (view.wanted > 0).then_some(view)
+}
+
+/// Why an instance is not as its template wants it, and whether it failed; none if it is so.
+fn instance_trouble(
+    inner: &Inner,
+    world: &World,
+    template: &Unit,
+    name: &UnitName,
+) -> Option<(String, bool)> {
+    let waiting = |why: &str| Some((why.to_owned(), false));
+    let Some(unit) = world.units.get(name).map(|held| &held.value) else {
+        return waiting("it is not made yet");
+    };
+    if unit.text != template.text || unit.desired != template.desired {
+        return waiting("it has its template's former text");
+    }
+    let Some(placement) = world.placements.get(name).map(|held| &held.value) else {
+        let trouble = inner.problems.get(None, name).map(|trouble| trouble.text);
+        return waiting(trouble.as_deref().unwrap_or("no machine was chosen yet"));
+    };
+    let status = world.status(&placement.machine, name).map(|held| &held.value);
+    let Some(status) = status.filter(|status| status.generation >= unit.generation) else {
+        return waiting("its machine has not carried it out yet");
+    };
+    if let Some(error) = &status.error {
+        return Some((error.clone(), true));
+    }
+    match (unit.desired, status.active) {
+        (DesiredState::Launched, ActiveState::Active | ActiveState::Reloading) => None,
+        (DesiredState::Launched, ActiveState::Failed) => {
+            Some((status.result.clone().unwrap_or_else(|| "it failed".into()), true))
+        }
+        (DesiredState::Launched, _) => waiting(&format!("it is {}", status.sub)),
+        (_, ActiveState::Inactive | ActiveState::Failed) => None,
+        _ => waiting("it is being stopped"),
     }
 }
 
@@ -394,8 +455,15 @@ fn seen(inner: &Inner, world: &World, name: &UnitName) -> Seen {
     let statuses = world.statuses_of(name).filter_map(|(machine, _)| world.status(machine, name));
     let records = unit.map(|held| held.modified).into_iter().chain(placement);
     let app = unit.and_then(|held| held.value.app.as_ref()).map(|(project, _)| project);
+    let of_instances = unit.into_iter().flat_map(|held| instances(&held.value)).flat_map(|name| {
+        let unit = world.units.get(&name).map(|held| held.modified);
+        let placement = world.placements.get(&name).map(|held| held.modified);
+        let statuses = world.statuses_of(&name).filter_map(|(machine, _)| world.status(machine, &name));
+        let statuses: Vec<_> = statuses.map(|held| held.modified).collect();
+        unit.into_iter().chain(placement).chain(statuses)
+    });
     Seen {
-        records: records.chain(statuses.map(|held| held.modified)).collect(),
+        records: records.chain(statuses.map(|held| held.modified)).chain(of_instances).collect(),
         present: world.statuses_of(name).filter(|(machine, _)| world.presence.contains_key(*machine)).count(),
         targets: unit
             .filter(|held| held.value.requirements.global)

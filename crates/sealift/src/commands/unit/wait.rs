@@ -202,9 +202,15 @@ fn progress(event: &UnitEvent, generation: u64, goal: Goal) -> Progress {
         };
     }
     if view.targets.is_empty() {
-        // A set of replicas is on no machine itself.
+        // A set of replicas is on no machine itself; its instances are.
         if view.unit.name.is_template() {
-            return Progress::Done(Vec::new());
+            return match &view.replicas {
+                Some(replicas) if replicas.ready < replicas.wanted => {
+                    let why = replicas.problem.clone().unwrap_or_default();
+                    if replicas.failed { Progress::Failed(why) } else { Progress::Waiting(why) }
+                }
+                _ => Progress::Done(Vec::new()),
+            };
         }
         return match &view.problem {
             Some(problem) => Progress::Nowhere(problem.clone()),
