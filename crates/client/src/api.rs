@@ -27,11 +27,26 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailureText {
     /// Stable and in kebab case: `not-found`, `conflict`, `invalid`, `storage-full`, `fenced`, `unknown`
-    /// (it may have been done), ...
+    /// (it may have been done), ... From fleet's API it is the status.
+    #[serde(deserialize_with = "word_or_number")]
     pub code: String,
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
+}
+
+/// fleet's refusals have a number where ours have a word.
+fn word_or_number<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Code {
+        Word(String),
+        Number(u16),
+    }
+    Ok(match Code::deserialize(from)? {
+        Code::Word(word) => word,
+        Code::Number(number) => number.to_string(),
+    })
 }
 
 /// `GET /v1/status`

@@ -12,7 +12,7 @@ use futures_core::Stream;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{self, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -344,9 +344,8 @@ fn empty() -> Body {
 }
 
 async fn whole<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, Error> {
-    let status = response.status();
     let bytes = collect(response).await?;
-    let bytes = if status == StatusCode::NO_CONTENT { &b"null"[..] } else { &bytes };
+    let bytes = if bytes.is_empty() { &b"null"[..] } else { &bytes };
     serde_json::from_slice(bytes).map_err(Error::NotUnderstood)
 }
 

@@ -188,6 +188,18 @@ pub(crate) enum Command {
         after_help = "Example: sealift wercker build --artifacts\n\nA link to this program that is called `wercker` does the same."
     )]
     Wercker(WerckerArgs),
+    /// The command line of fleet: submit, load, start, stop, list-units, list-machines and all the others
+    #[command(
+        disable_help_flag = true,
+        after_help = "Example: sealift fleetctl list-units\n\nA link to this program that is called `fleetctl` does the same."
+    )]
+    Fleetctl(FleetArgs),
+    /// The daemon of fleet: server and agent in one, set up by a fleet.conf
+    #[command(
+        disable_help_flag = true,
+        after_help = "Example: sealift fleetd -config /etc/fleet/fleet.conf\n\nA link to this program that is called `fleetd` does the same."
+    )]
+    Fleetd(FleetArgs),
     /// Print a shell completion script
     #[command(after_help = "Example: sealift completions bash > /etc/bash_completion.d/sealift")]
     Completions(CompletionsArgs),
@@ -317,6 +329,13 @@ pub(crate) struct RollbackArgs {
 #[derive(Debug, Args)]
 pub(crate) struct WerckerArgs {
     /// As that CLI took them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FleetArgs {
+    /// As fleet's program took them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
 }

@@ -16,6 +16,12 @@ fn main() -> ExitCode {
     if let Some(words) = commands::wercker::asked(&args) {
         return commands::wercker::main(words);
     }
+    if let Some(words) = commands::fleetctl::asked(&args) {
+        return commands::fleetctl::main(words);
+    }
+    if let Some(words) = commands::fleetd::asked(&args) {
+        return commands::fleetd::main(words);
+    }
     let cli = cli::Cli::parse_from(args);
     start_log("warn");
     // Commands wait most of the time; two threads keep a slow disk from holding up the sockets.

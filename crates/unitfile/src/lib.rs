@@ -13,6 +13,7 @@ mod folder;
 mod known;
 mod later_keys;
 mod line;
+mod options;
 mod quadlet;
 mod unit_file;
 mod value;
@@ -24,6 +25,7 @@ use sealift_model::diagnostic::{Diagnostic, Severity, nearest};
 
 pub use folder::{DROP_IN_OF_OURS, Finding, FolderUnit, verify_drop_in_name, verify_folder, verify_unit};
 pub use line::{Comment, Place};
+pub use options::{UnitOption, options_of, text_of};
 pub use unit_file::{Assignment, Section, UnitFile};
 pub use verify::verify;
 

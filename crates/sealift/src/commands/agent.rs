@@ -187,9 +187,11 @@ fn join_token(args: &AgentArgs) -> Result<Option<JoinToken>, Error> {
 }
 
 fn machine_id(args: &AgentArgs) -> Result<MachineId, Error> {
-    if let Some(id) = &args.machine_id {
-        return Ok(id.clone());
-    }
+    args.machine_id.clone().map_or_else(own_machine_id, Ok)
+}
+
+/// The identity that systemd gave this machine.
+pub(super) fn own_machine_id() -> Result<MachineId, Error> {
     let text = std::fs::read_to_string(MACHINE_ID).map_err(|source| Error::Io {
         action: "read",
         path: MACHINE_ID.into(),

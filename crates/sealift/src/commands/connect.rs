@@ -58,7 +58,7 @@ fn trust(ca: &str) -> Result<Trust, Error> {
 
 /// The token of whoever asks. The one of the state directory is for the server of that directory alone, and is shown to
 /// nobody over a network.
-fn token(servers: &Servers, root: &Path) -> Result<Option<String>, Error> {
+pub(super) fn token(servers: &Servers, root: &Path) -> Result<Option<String>, Error> {
     if servers.addresses().iter().all(|address| matches!(address, Address::Unix(_))) {
         return Ok(None);
     }

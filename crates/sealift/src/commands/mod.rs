@@ -7,6 +7,8 @@ mod check;
 mod connect;
 mod dev;
 mod etcd;
+pub(crate) mod fleetctl;
+pub(crate) mod fleetd;
 mod import;
 mod list;
 mod listen;
@@ -73,6 +75,14 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Wercker(args) => Err(Error::with_help(
             "options that are not wercker's own stand before `wercker`",
             format!("sealift wercker {}", args.args.join(" ")),
+        )),
+        Command::Fleetctl(args) => Err(Error::with_help(
+            "options that are not fleetctl's own stand before `fleetctl`",
+            format!("sealift fleetctl {}", args.args.join(" ")),
+        )),
+        Command::Fleetd(args) => Err(Error::with_help(
+            "options that are not fleetd's own stand before `fleetd`",
+            format!("sealift fleetd {}", args.args.join(" ")),
         )),
         Command::Completions(args) => meta::completions(&args),
         Command::Man(args) => meta::man(&args),

@@ -21,7 +21,7 @@ use crate::print::Printer;
 use crate::state_dir::{self, StateDir};
 
 /// A leader that vanishes is followed after this. On etcd it has to be four of its election timeouts.
-const LEADER_TTL: Duration = Duration::from_secs(5);
+pub(super) const LEADER_TTL: Duration = Duration::from_secs(5);
 /// Between two tries to reach etcd.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -142,7 +142,11 @@ async fn open_store(args: &EtcdArgs, root: &Path) -> Result<Arc<dyn Store>, Erro
         let store = RedbStore::open(&path).await.map_err(|source| Error::Store { path, source })?;
         return Ok(Arc::new(store));
     }
-    let options = etcd_options(args)?;
+    open_etcd(etcd_options(args)?).await
+}
+
+/// Waits until etcd is reached.
+pub(super) async fn open_etcd(options: EtcdOptions) -> Result<Arc<dyn Store>, Error> {
     let mut said = String::new();
     loop {
         match EtcdStore::open(options.clone()).await {

@@ -14,6 +14,8 @@ mod cli;
 mod containers;
 mod etcd;
 mod events;
+mod fleet;
+mod fleetd;
 mod host;
 mod screen;
 mod secrets;

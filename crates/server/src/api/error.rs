@@ -38,6 +38,9 @@ pub(crate) enum Error {
     Forbidden(String),
     #[error("this method is not for this route")]
     Method,
+    /// The body is of another kind than the route takes.
+    #[error("{0}")]
+    MediaType(&'static str),
     #[error("cannot make a certificate")]
     Authority(#[source] sealift_access::AuthorityError),
     #[error("cannot make a token")]
@@ -125,6 +128,7 @@ impl IntoResponse for Error {
             Error::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Error::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Error::Method => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
+            Error::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid"),
             Error::Full { .. } => (StatusCode::INSUFFICIENT_STORAGE, "storage-full"),
             Error::Store(_)
             | Error::Blob(_)

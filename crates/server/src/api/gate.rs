@@ -127,6 +127,25 @@ pub(crate) const RULES: &[Rule] = &[
     reads("/v1/authority", Need::Read),
     changes("POST", "/v1/authority/{step}", Need::Administer),
     reads("/v1/audit", Need::Administer),
+    // fleet's API.
+    reads("/fleet/v1/units", Need::Read),
+    reads("/fleet/v1/units/{unit}", Need::Read),
+    changes("PUT", "/fleet/v1/units/{unit}", Need::Operate),
+    changes("DELETE", "/fleet/v1/units/{unit}", Need::Operate),
+    reads("/fleet/v1/state", Need::Read),
+    reads("/fleet/v1/state/{unit}", Need::Read),
+    reads("/fleet/v1/machines", Need::Read),
+    changes("PATCH", "/fleet/v1/machines", Need::Operate),
+    reads("/fleet/v1/discovery", Need::Read),
+    reads("/v1-alpha/units", Need::Read),
+    reads("/v1-alpha/units/{unit}", Need::Read),
+    changes("PUT", "/v1-alpha/units/{unit}", Need::Operate),
+    changes("DELETE", "/v1-alpha/units/{unit}", Need::Operate),
+    reads("/v1-alpha/state", Need::Read),
+    reads("/v1-alpha/state/{unit}", Need::Read),
+    reads("/v1-alpha/machines", Need::Read),
+    changes("PATCH", "/v1-alpha/machines", Need::Operate),
+    reads("/v1-alpha/discovery", Need::Read),
     reads("/metrics", Need::Read),
 ];
 
@@ -398,8 +417,14 @@ mod tests {
         for part in include_str!("mod.rs").split(".route(\"").skip(1) {
             let (path, handlers) = part.split_once('"').unwrap();
             let handlers = handlers.lines().next().unwrap();
-            for (method, call) in [("GET", "get("), ("POST", "post("), ("PUT", "put("), ("DELETE", "delete(")]
-            {
+            const CALLS: [(&str, &str); 5] = [
+                ("GET", "get("),
+                ("POST", "post("),
+                ("PUT", "put("),
+                ("DELETE", "delete("),
+                ("PATCH", "patch("),
+            ];
+            for (method, call) in CALLS {
                 if handlers.contains(call) {
                     served.insert((method, path));
                 }

@@ -6,6 +6,7 @@ mod approvals;
 mod apps;
 mod blobs;
 mod error;
+mod fleet;
 mod gate;
 mod machines;
 mod questions;
@@ -28,6 +29,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 pub(crate) use error::Error;
+use fleet::units as fleets;
 pub(crate) use gate::{Door, Peer};
 pub(crate) use questions::Questions;
 
@@ -86,6 +88,18 @@ pub(crate) fn router(inner: Arc<Inner>, door: Door) -> Router {
         .route("/v1/authority", get(access::show_authority))
         .route("/v1/authority/{step}", post(access::change_authority))
         .route("/v1/audit", get(access::audit))
+        .route("/fleet/v1/units", get(fleets::list))
+        .route("/fleet/v1/units/{unit}", get(fleets::show).put(fleets::put).delete(fleets::destroy))
+        .route("/fleet/v1/state", get(fleet::state::list))
+        .route("/fleet/v1/state/{unit}", get(fleet::state::show))
+        .route("/fleet/v1/machines", get(fleet::machines::list).patch(fleet::machines::change))
+        .route("/fleet/v1/discovery", get(fleet::discovery::discovery))
+        .route("/v1-alpha/units", get(fleets::list))
+        .route("/v1-alpha/units/{unit}", get(fleets::show).put(fleets::put).delete(fleets::destroy))
+        .route("/v1-alpha/state", get(fleet::state::list))
+        .route("/v1-alpha/state/{unit}", get(fleet::state::show))
+        .route("/v1-alpha/machines", get(fleet::machines::list).patch(fleet::machines::change))
+        .route("/v1-alpha/discovery", get(fleet::discovery::discovery))
         .route("/metrics", get(access::metrics))
         .layer(DefaultBodyLimit::max(JSON_LIMIT))
         .route("/v1/join", post(access::join).layer(DefaultBodyLimit::max(JOIN_LIMIT)))
@@ -93,7 +107,8 @@ pub(crate) fn router(inner: Arc<Inner>, door: Door) -> Router {
         .route_layer(axum::middleware::from_fn_with_state((inner.clone(), door), gate::authorize))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { Error::NotFound("no such route".into()) })
-        .layer(axum::middleware::map_response(error::in_our_form));
+        .layer(axum::middleware::map_response(error::in_our_form))
+        .layer(axum::middleware::from_fn(fleet::in_fleets_form));
     router.with_state(inner)
 }
 

@@ -10,7 +10,7 @@ use crate::house::{House, TOKEN, assert_refused};
 use crate::wire;
 
 /// Every route but `/healthz` and `/v1/join`, by the methods that it has.
-const ROUTES: [(&str, &str); 48] = [
+const ROUTES: [(&str, &str); 66] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/units"),
     ("POST", "/v1/units"),
@@ -58,6 +58,24 @@ const ROUTES: [(&str, &str); 48] = [
     ("GET", "/v1/authority"),
     ("POST", "/v1/authority/{step}"),
     ("GET", "/v1/audit"),
+    ("GET", "/fleet/v1/units"),
+    ("GET", "/fleet/v1/units/{unit}"),
+    ("PUT", "/fleet/v1/units/{unit}"),
+    ("DELETE", "/fleet/v1/units/{unit}"),
+    ("GET", "/fleet/v1/state"),
+    ("GET", "/fleet/v1/state/{unit}"),
+    ("GET", "/fleet/v1/machines"),
+    ("PATCH", "/fleet/v1/machines"),
+    ("GET", "/fleet/v1/discovery"),
+    ("GET", "/v1-alpha/units"),
+    ("GET", "/v1-alpha/units/{unit}"),
+    ("PUT", "/v1-alpha/units/{unit}"),
+    ("DELETE", "/v1-alpha/units/{unit}"),
+    ("GET", "/v1-alpha/state"),
+    ("GET", "/v1-alpha/state/{unit}"),
+    ("GET", "/v1-alpha/machines"),
+    ("PATCH", "/v1-alpha/machines"),
+    ("GET", "/v1-alpha/discovery"),
     ("GET", "/metrics"),
 ];
 
@@ -87,7 +105,9 @@ pub(crate) fn served(source: &'static str) -> BTreeSet<(&'static str, &'static s
     for part in source.split(".route(\"").skip(1) {
         let (path, rest) = part.split_once('"').unwrap();
         let handlers = rest.split(".route(").next().unwrap().lines().next().unwrap();
-        for (method, call) in [("GET", "get("), ("POST", "post("), ("PUT", "put("), ("DELETE", "delete(")] {
+        const CALLS: [(&str, &str); 5] =
+            [("GET", "get("), ("POST", "post("), ("PUT", "put("), ("DELETE", "delete("), ("PATCH", "patch(")];
+        for (method, call) in CALLS {
             if handlers.contains(call) {
                 served.insert((method, path));
             }

@@ -19,6 +19,7 @@ mod blobs;
 mod doors;
 mod ends;
 mod fencing;
+mod fleet;
 mod garbage;
 mod gate;
 mod handout;

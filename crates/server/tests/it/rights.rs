@@ -21,7 +21,7 @@ use crate::wire;
 
 /// Which of these get past the door: nobody (n), viewer (v), deployer of `hello` (d), deployer of another project (x),
 /// operator (o), admin (a), the machine that holds hello-1 (M), another machine (w).
-const WHO: [(&str, &str, &str); 49] = [
+const WHO: [(&str, &str, &str); 67] = [
     ("GET", "/v1/status", "vdxoa"),
     ("GET", "/v1/units", "vdxoa"),
     ("POST", "/v1/units", "oa"),
@@ -71,6 +71,24 @@ const WHO: [(&str, &str, &str); 49] = [
     ("GET", "/v1/authority", "vdxoa"),
     ("POST", "/v1/authority/{step}", "a"),
     ("GET", "/v1/audit", "a"),
+    ("GET", "/fleet/v1/units", "vdxoa"),
+    ("GET", "/fleet/v1/units/{unit}", "vdxoa"),
+    ("PUT", "/fleet/v1/units/{unit}", "oa"),
+    ("DELETE", "/fleet/v1/units/{unit}", "oa"),
+    ("GET", "/fleet/v1/state", "vdxoa"),
+    ("GET", "/fleet/v1/state/{unit}", "vdxoa"),
+    ("GET", "/fleet/v1/machines", "vdxoa"),
+    ("PATCH", "/fleet/v1/machines", "oa"),
+    ("GET", "/fleet/v1/discovery", "vdxoa"),
+    ("GET", "/v1-alpha/units", "vdxoa"),
+    ("GET", "/v1-alpha/units/{unit}", "vdxoa"),
+    ("PUT", "/v1-alpha/units/{unit}", "oa"),
+    ("DELETE", "/v1-alpha/units/{unit}", "oa"),
+    ("GET", "/v1-alpha/state", "vdxoa"),
+    ("GET", "/v1-alpha/state/{unit}", "vdxoa"),
+    ("GET", "/v1-alpha/machines", "vdxoa"),
+    ("PATCH", "/v1-alpha/machines", "oa"),
+    ("GET", "/v1-alpha/discovery", "vdxoa"),
 ];
 
 /// A machine that has joined.
