@@ -189,7 +189,17 @@ impl Dev {
         let unit = units["items"].as_array().unwrap().iter().find(|view| view["name"] == unit).unwrap();
         let status = unit["statuses"].as_object().unwrap().values().next().unwrap();
         let pid = status["main_pid"].as_u64().unwrap_or_else(|| panic!("{unit}"));
-        (pid, commit_of(pid).unwrap())
+        // A simple service counts as active before its process has become the program.
+        loop {
+            if let Some(commit) = commit_of(pid) {
+                return (pid, commit);
+            }
+            assert!(
+                Path::new(&format!("/proc/{pid}")).try_exists().unwrap(),
+                "process {pid} is gone: {unit}"
+            );
+            std::thread::yield_now();
+        }
     }
 }
 
