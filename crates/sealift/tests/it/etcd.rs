@@ -350,6 +350,12 @@ async fn an_installation_moves_from_its_file_to_etcd_and_back() {
     let said = refusal(&move_to(&elsewhere, "file", &endpoints).output().unwrap());
     assert!(said.contains("a server uses"), "{said}");
     server.stop();
+    // It resigns at its end, unless it was just being elected: then its lease has to run out.
+    let begun = Instant::now();
+    while etcd.get("election/leader").await.unwrap().is_some() {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(PAUSE).await;
+    }
 
     let highest = generation(&etcd, "d.service").await;
     json(&move_to(&state, "file", &endpoints).output().unwrap());

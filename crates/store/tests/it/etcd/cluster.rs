@@ -144,6 +144,11 @@ impl Cluster {
     /// Stops a member as it stands; its connections stay open and silent.
     pub(crate) fn freeze(&self, number: usize) {
         self.signal(number, Signal::STOP);
+        // The signal is on its way when kill(2) returns, and the member may still answer.
+        let process = self.members[number].process.as_ref().unwrap().id();
+        while !is_stopped(process) {
+            std::thread::yield_now();
+        }
     }
 
     pub(crate) fn thaw(&self, number: usize) {
@@ -205,6 +210,16 @@ fn log(dir: &Path, name: &str) -> PathBuf {
 }
 
 /// Ports that nobody has at the moment.
+/// Whether all threads of a process are stopped, proc(5).
+fn is_stopped(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The name before it may hold anything.
+        stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+    })
+}
+
 fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
