@@ -29,6 +29,7 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(5);
 
 /// What an agent is made of.
+#[derive(Clone)]
 pub struct Options {
     /// The machine as it is to be registered; `systemd` is filled in with what was found.
     pub machine: Machine,

@@ -10,15 +10,3 @@ pub mod rng;
 pub mod simulator;
 
 pub use light_host::LightHost;
-
-/// An error with what it comes from.
-#[must_use]
-pub fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use sealift_lab::bench::{self, BENCHES};
 use sealift_lab::simulator::{Options, Summary, simulate};
-use sealift_lab::with_sources;
+use sealift_model::diagnostic::chain;
 
 /// Hosts to test on, simulated fleets and benchmarks of Sealift, for its developers.
 #[derive(Debug, Parser)]
@@ -109,7 +109,7 @@ fn bench(args: &BenchArgs) -> ExitCode {
 
 /// Says an error with what it comes from.
 fn failed(error: &dyn Error) -> ExitCode {
-    eprintln!("error: {}", with_sources(error));
+    eprintln!("error: {}", chain(error));
     ExitCode::FAILURE
 }
 

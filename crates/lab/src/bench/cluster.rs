@@ -39,7 +39,7 @@ pub(super) fn run() -> Result<Report, Error> {
 
 /// With what it comes from.
 fn failed<E: std::error::Error>(what: &'static str) -> impl Fn(E) -> Error {
-    move |error| Error::failed(what, crate::with_sources(&error))
+    move |error| Error::failed(what, sealift_model::diagnostic::chain(&error))
 }
 
 fn start_and_destroy(cluster: &Cluster) -> Result<Vec<Figure>, Error> {

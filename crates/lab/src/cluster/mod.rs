@@ -20,7 +20,7 @@ use sealift_model::{DesiredState, UnitName};
 
 use crate::hosts::etcd::Etcd;
 use crate::hosts::{self, Bind, Host, Hosts, Options, RETRY, Volume};
-use crate::with_sources;
+use sealift_model::diagnostic::chain;
 
 /// Where the program is on every host.
 const PROGRAM: &str = "/usr/local/bin/sealift";
@@ -135,7 +135,7 @@ impl Cluster {
         wait("there is a token to join with", LONG, || {
             match first.run(PROGRAM, &["machine", "join-token", "--uses", &uses]) {
                 Ok(text) => *token.borrow_mut() = text,
-                Err(error) => return Ok(vec![with_sources(&error)]),
+                Err(error) => return Ok(vec![chain(&error)]),
             }
             Ok(Vec::new())
         })?;
@@ -235,7 +235,7 @@ impl Cluster {
     pub fn wait_for_server(&self, server: &Host, limit: Duration) -> Result<(), Error> {
         wait("the server answers", limit, || {
             let status = self.ask(server, |client| async move { client.get::<Status>("/v1/status").await });
-            Ok(status.err().map(|error| with_sources(&error)).into_iter().collect())
+            Ok(status.err().map(|error| chain(&error)).into_iter().collect())
         })
     }
 
@@ -249,7 +249,7 @@ impl Cluster {
                 let present = machines.iter().filter(|machine| machine.presence.is_some()).count();
                 Ok((present != count).then(|| format!("{present} of {count} are")).into_iter().collect())
             }
-            Err(error) => Ok(vec![with_sources(&error)]),
+            Err(error) => Ok(vec![chain(&error)]),
         })
     }
 

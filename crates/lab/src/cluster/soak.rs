@@ -15,7 +15,7 @@ use sealift_model::UnitName;
 use super::{AGENT, Cluster, Error, LONG, MACHINE_TTL, SERVER, STATE, judge};
 use crate::hosts::{self, Host};
 use crate::rng::Rng;
-use crate::with_sources;
+use sealift_model::diagnostic::chain;
 
 const TEXT: &str = "[Service]\nExecStart=/bin/sleep 1d\n";
 /// A cluster of a few hosts has no use for more.
@@ -285,7 +285,7 @@ fn until_taken(work: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
         match work() {
             Ok(()) => return Ok(()),
             Err(error) if begun.elapsed() > LONG => {
-                let complaints = vec![with_sources(&error)];
+                let complaints = vec![chain(&error)];
                 return Err(Error::Late { what: "a server takes the work".into(), limit: LONG, complaints });
             }
             Err(_) => std::thread::sleep(AGAIN),

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sealift_access::JoinToken;
+use sealift_agent::Agent;
 use sealift_agent::enrolment::{self, Membership};
-use sealift_agent::{Agent, Options};
 use sealift_client::Client;
 use sealift_client::api::Status;
 use sealift_model::diagnostic::chain;
@@ -17,11 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{clock, servers};
 use super::end_asked;
-use super::this_machine::{
-    address, capacity, engine_options, host_name, keep_agent, new_session, surroundings,
-};
+use super::this_machine::{address, agent_options, capacity, host_name, keep_agent};
 use crate::cli::{AgentArgs, Global};
-use crate::clock::now;
 use crate::error::Error;
 use crate::print::Printer;
 use crate::state_dir::{AgentDir, write_once};
@@ -63,23 +59,8 @@ pub(super) async fn agent(args: Box<AgentArgs>, global: &Global) -> Result<ExitC
         trusted = trusted_key(&state.folder, &client, member.as_ref()) => trusted?,
         asked = end_asked() => return asked.map(|()| ExitCode::SUCCESS),
     };
-    let make = {
-        let (root, folder) = (state.root.clone(), state.folder.clone());
-        let (client, machine) = (client.clone(), machine.clone());
-        move || {
-            Agent::build(Options {
-                machine: machine.clone(),
-                client: client.clone(),
-                state_dir: folder.clone(),
-                trusted: trusted.clone(),
-                surroundings: surroundings(&root, false),
-                engine: engine_options(&root),
-                clock: Arc::new(now),
-                sessions: Arc::new(new_session),
-            })
-        }
-    };
-    let agent = make().await?;
+    let options = agent_options(machine.clone(), client.clone(), &state.root, &state.folder, trusted, false);
+    let agent = Agent::build(options.clone()).await?;
     let printer = Printer::new(global.output);
     let systemd = agent.scope().as_str();
     if printer.is_json() {
@@ -91,7 +72,7 @@ pub(super) async fn agent(args: Box<AgentArgs>, global: &Global) -> Result<ExitC
         ))?;
     }
     let shutdown = CancellationToken::new();
-    let keeping = tokio::spawn(keep_agent(agent, make, shutdown.clone()));
+    let keeping = tokio::spawn(keep_agent(agent, options, shutdown.clone()));
     let renewing = async {
         match &member {
             Some(member) => member.keep(&client).await,

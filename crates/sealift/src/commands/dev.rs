@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealift_agent::{Agent, Options as AgentOptions};
+use sealift_agent::Agent;
 use sealift_client::{Address, Client};
 use sealift_model::Machine;
 use sealift_server::{Housekeeping, Options as ServerOptions, Server};
@@ -20,7 +20,7 @@ use crate::print::Printer;
 use crate::state_dir::{self, AgentDir, StateDir};
 
 use super::this_machine::{
-    ENGINE_DIR, address, capacity, engine_options, host_name, keep_agent, new_session, surroundings,
+    ENGINE_DIR, address, agent_options, capacity, host_name, keep_agent, surroundings,
 };
 use super::{MACHINE_TTL, end_asked, listen};
 
@@ -71,24 +71,11 @@ pub(super) async fn dev(args: DevArgs, global: &Global) -> Result<ExitCode, Erro
         capacity: capacity(),
         ..Machine::new(state.machine_id()?, host_name())
     };
-    let make_agent = {
-        let (socket, root) = (socket.clone(), root.clone());
-        move || {
-            Agent::build(AgentOptions {
-                machine: machine.clone(),
-                client: Client::new(Address::Unix(socket.clone()), None),
-                state_dir: of_agent.folder.clone(),
-                trusted: trusted.clone(),
-                surroundings: surroundings(&root, args.private_systemd),
-                engine: engine_options(&root),
-                clock: Arc::new(now),
-                sessions: Arc::new(new_session),
-            })
-        }
-    };
-    let agent = make_agent().await?;
+    let client = Client::new(Address::Unix(socket.clone()), None);
+    let options = agent_options(machine, client, &root, &of_agent.folder, trusted, args.private_systemd);
+    let agent = Agent::build(options.clone()).await?;
     announce(global, &agent, &socket, tcp_address)?;
-    let agent = tokio::spawn(keep_agent(agent, make_agent, shutdown.clone()));
+    let agent = tokio::spawn(keep_agent(agent, options, shutdown.clone()));
     tokio::select! {
         asked = end_asked() => asked?,
         ended = &mut serving => {

@@ -2,15 +2,19 @@
 
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sealift_agent::Agent;
 use sealift_agent::systemd::launch::Surroundings;
+use sealift_agent::{Agent, Options};
+use sealift_client::Client;
 use sealift_model::diagnostic::chain;
-use sealift_model::{Resources, SessionId};
+use sealift_model::{Machine, Resources, SessionId};
+use sealift_package::signing::PublicKey;
 use sealift_pipeline::EngineOptions;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now;
 use crate::state_dir::random;
 
 /// Below the state directory: where a podman service has its socket.
@@ -18,12 +22,30 @@ pub(super) const ENGINE_DIR: &str = "engine";
 /// Between two tries to find systemd again.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Runs `agent` until shutdown, and another in its place whenever systemd hangs up, as it does when it or its bus is
-/// restarted.
-pub(super) async fn keep_agent<F>(mut agent: Agent, make: impl Fn() -> F, shutdown: CancellationToken)
-where
-    F: Future<Output = Result<Agent, sealift_agent::Error>>,
-{
+/// What an agent of this machine is made of, with its own `folder` of the state directory `root`.
+pub(super) fn agent_options(
+    machine: Machine,
+    client: Client,
+    root: &Path,
+    folder: &Path,
+    trusted: PublicKey,
+    private_systemd: bool,
+) -> Options {
+    Options {
+        machine,
+        client,
+        state_dir: folder.to_owned(),
+        trusted,
+        surroundings: surroundings(root, private_systemd),
+        engine: engine_options(root),
+        clock: Arc::new(now),
+        sessions: Arc::new(new_session),
+    }
+}
+
+/// Runs `agent` until shutdown, and another like it in its place whenever systemd hangs up, as it does when it or its
+/// bus is restarted.
+pub(super) async fn keep_agent(mut agent: Agent, options: Options, shutdown: CancellationToken) {
     loop {
         let Err(error) = Box::pin(agent.run(shutdown.clone())).await else { return };
         tracing::warn!(why = chain(&error), "the agent starts again");
@@ -33,7 +55,7 @@ where
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(AGAIN) => {}
             }
-            match make().await {
+            match Agent::build(options.clone()).await {
                 Ok(agent) => break agent,
                 Err(error) => {
                     let now = chain(&error);
@@ -69,7 +91,7 @@ pub(super) fn engine_options(base: &Path) -> EngineOptions {
     }
 }
 
-pub(super) fn new_session() -> SessionId {
+fn new_session() -> SessionId {
     match random::<16>() {
         Ok(bytes) => SessionId::from_bytes(bytes),
         // Without the kernel's randomness: the time and the process are unique enough on one machine.

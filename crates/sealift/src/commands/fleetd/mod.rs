@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sealift_agent::{Agent, Options as AgentOptions};
+use sealift_agent::Agent;
 use sealift_client::{Address, Client};
 use sealift_model::diagnostic::chain;
 use sealift_model::{Machine, MachineId};
@@ -25,9 +25,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::this_machine::{
-    address, capacity, engine_options, host_name, keep_agent, new_session, surroundings,
-};
+use super::this_machine::{address, agent_options, capacity, host_name, keep_agent};
 use super::{connect, listen, server};
 use crate::clock::now;
 use crate::error::{self, Error};
@@ -223,25 +221,10 @@ async fn life(
         capacity: capacity(),
         ..Machine::new(house.machine.clone(), host_name())
     };
-    let make = {
-        let (folder, client) = (house.of_agent.folder.clone(), client.clone());
-        let root = root.clone();
-        move || {
-            Agent::build(AgentOptions {
-                machine: machine.clone(),
-                client: client.clone(),
-                state_dir: folder.clone(),
-                trusted: trusted.clone(),
-                surroundings: surroundings(&root, false),
-                engine: engine_options(&root),
-                clock: Arc::new(now),
-                sessions: Arc::new(new_session),
-            })
-        }
-    };
-    let agent = make().await?;
+    let options = agent_options(machine, client.clone(), &root, &house.of_agent.folder, trusted, false);
+    let agent = Agent::build(options.clone()).await?;
     tracing::info!(machine = house.machine.short(), systemd = agent.scope().as_str(), "fleetd is ready");
-    let keeping = tokio::spawn(keep_agent(agent, make, shutdown.clone()));
+    let keeping = tokio::spawn(keep_agent(agent, options, shutdown.clone()));
     let ended = loop {
         tokio::select! {
             () = &mut end => break Ok(Ended::Asked),
