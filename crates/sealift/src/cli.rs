@@ -25,6 +25,7 @@ pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange
 pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
+pub(crate) use unit::name as unit_name;
 pub(crate) use unit::{JournalArgs, UnitCommand, UnitFiles, UnitNames, UnitVerify, Wait};
 
 const TOUR: &str = "\

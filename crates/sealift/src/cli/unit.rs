@@ -106,6 +106,7 @@ pub(crate) struct UnitSelection {
 
 #[derive(Debug, Args)]
 pub(crate) struct JournalArgs {
+    #[arg(value_parser = name)]
     pub(crate) unit: UnitName,
     /// So many of the newest lines
     #[arg(long, short = 'n', default_value_t = 10, value_name = "N")]
@@ -133,5 +134,11 @@ pub(crate) struct UnitVerify {
 
 #[derive(Debug, Args)]
 pub(crate) struct OneUnit {
+    #[arg(value_parser = name)]
     pub(crate) unit: UnitName,
+}
+
+/// A name without a known suffix is a service's.
+pub(crate) fn name(text: &str) -> Result<UnitName, sealift_model::InvalidName> {
+    text.parse().or_else(|error| format!("{text}.service").parse().map_err(|_| error))
 }

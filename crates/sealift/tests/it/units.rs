@@ -115,7 +115,15 @@ fn a_file_that_contradicts_itself_is_shown_with_its_place_and_changes_nothing() 
         let (code, said) = fleet.fails(&args);
         assert!(code != 0 && said.contains("odd.service:6:1: error") && said.contains("^^^^^^^^^"), "{said}");
     }
+    let misspelt = fleet.write("slip.service", "[Service]\nExecStrat=/bin/sleep 1d\n");
+    let (code, said) = fleet.fails(&["unit", "start", &misspelt]);
+    assert!(
+        code == 4 && said.contains("slip.service:2:1") && said.contains("did you mean ExecStart?"),
+        "{said}"
+    );
     assert_eq!(fleet.dev.json(&["unit", "list"])["items"], serde_json::json!([]));
+    let (code, said) = fleet.fails(&["unit", "cat", "nobody"]);
+    assert!(code == 4 && said.contains("no unit nobody.service"), "{said}");
     let (code, said) = fleet.fails(&["unit", "start", "nobody.service"]);
     assert!(code == 4 && said.contains("no unit nobody.service"), "{said}");
     let (code, said) = fleet.fails(&["unit", "stop", "no*"]);

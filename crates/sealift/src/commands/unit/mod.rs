@@ -6,7 +6,7 @@ mod verify;
 mod wait;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use sealift_client::Client;
@@ -58,7 +58,12 @@ async fn put(args: UnitFiles, goal: Goal, global: &Global) -> Result<ExitCode, E
     } else {
         words::files(&args.units)?
     };
-    named.iter().try_for_each(words::check)?;
+    // Instances of one file have the same to be said of them.
+    let mut odd = BTreeSet::new();
+    for named in &named {
+        odd.extend(words::check(named)?);
+    }
+    odd.iter().for_each(|text| remark(text));
     let units = named.iter().map(|named| {
         let file = named.file.as_ref();
         PutUnit {
@@ -209,6 +214,11 @@ fn say(
     };
     let why = why.map_or_else(String::new, |why| format!(": {why}"));
     printer.line(&format!("{name} {}{on}{why}", printer.paint(style, state)))
+}
+
+#[expect(clippy::print_stderr, reason = "a remark is neither a result nor a reason to end")]
+fn remark(text: &str) {
+    eprintln!("{text}");
 }
 
 #[expect(clippy::print_stderr, reason = "a warning is neither a result nor a reason to end")]

@@ -9,7 +9,7 @@ use sealift_client::Client;
 use sealift_client::api::{List, UnitView};
 use sealift_model::diagnostic::Severity;
 use sealift_model::{UnitName, glob_matches};
-use sealift_unitfile::UnitFile;
+use sealift_unitfile::{Finding, FolderUnit, verify_unit};
 
 use crate::error::Error;
 
@@ -98,9 +98,7 @@ pub(crate) async fn names(words: &[String], client: &Client) -> Result<Vec<UnitN
 
 /// A name without a known suffix is a service's.
 pub(crate) fn name(text: &str) -> Result<UnitName, Error> {
-    text.parse()
-        .or_else(|error| format!("{text}.service").parse().map_err(|_| error))
-        .map_err(|error: sealift_model::InvalidName| Error::plain(error.to_string()))
+    crate::cli::unit_name(text).map_err(|error| Error::plain(error.to_string()))
 }
 
 fn read(path: &Path) -> Result<Option<UnitText>, Error> {
@@ -139,17 +137,26 @@ fn read(path: &Path) -> Result<Option<UnitText>, Error> {
     Ok(Some(UnitText { path: path.to_owned(), text, drop_ins }))
 }
 
-/// Refuses a file that cannot be used, with the places.
-pub(crate) fn check(named: &Named) -> Result<(), Error> {
-    let Some(file) = &named.file else { return Ok(()) };
-    let parsed = UnitFile::parse(&file.text);
-    let mut findings = parsed.problems().to_vec();
-    findings.extend(parsed.requirements(&named.name).1);
-    let errors: Vec<_> = findings.into_iter().filter(|finding| finding.severity == Severity::Error).collect();
-    if errors.is_empty() {
-        return Ok(());
+/// Refuses a file that systemd or we would refuse, with the places; gives what is only odd about it, as it is to be read.
+pub(crate) fn check(named: &Named) -> Result<Vec<String>, Error> {
+    let Some(file) = &named.file else { return Ok(Vec::new()) };
+    let findings = verify_unit(&named.name, &FolderUnit { text: &file.text, drop_ins: &file.drop_ins });
+    let source = |drop_in: Option<&String>| match drop_in.and_then(|name| file.drop_ins.get_key_value(name)) {
+        Some((name, text)) => (format!("{}.d/{name}", file.path.display()), text),
+        None => (file.path.display().to_string(), &file.text),
+    };
+    let error = findings.iter().find(|finding| finding.diagnostic.severity == Severity::Error);
+    if let Some(Finding { drop_in, .. }) = error {
+        let (file, text) = source(drop_in.as_ref());
+        let same_file = findings.iter().filter(|finding| finding.drop_in == *drop_in);
+        let diagnostics = same_file.map(|finding| finding.diagnostic.clone()).collect();
+        return Err(Error::File { file, text: text.clone(), diagnostics });
     }
-    Err(Error::File { file: file.path.display().to_string(), text: file.text.clone(), diagnostics: errors })
+    let shown = findings.iter().map(|finding| {
+        let (file, text) = source(finding.drop_in.as_ref());
+        finding.diagnostic.render(&file, text)
+    });
+    Ok(shown.collect())
 }
 
 /// `a{1..3}` and `a{x,y}` as a shell would take them, for words that were quoted or come from where there is no shell.
