@@ -15,6 +15,8 @@ pub(super) struct Prepared<'a> {
     pub(super) assignment: &'a UnitAssignment,
     record: Record,
     pub(super) in_systemd: UnitName,
+    /// systemd knew of no file for it before, and reads nothing else for its sake.
+    pub(super) is_new: bool,
     restart: bool,
     /// It was started as it is now, and is not started again unless it failed.
     same: bool,
@@ -56,10 +58,14 @@ impl Inner {
         let old = self.records.get(&unit.name)?;
         // The machine's own unit of that name is neither taken over nor, later, removed.
         let origin = self.systemd.origin(&files.in_systemd).await?;
+        let is_known = origin.is_some();
         if let Some(file) = origin.filter(|file| file != files.unit()) {
             return Err(Error::NotOurs { unit: files.in_systemd, file });
         }
         let written = files.are_there(old.as_ref())?;
+        // The links of [Install] belong to other units, which systemd has read, and Quadlet runs when it reads all.
+        let has_links = files.installs || old.as_ref().is_some_and(|old| old.enabled);
+        let is_new = !is_known && !written && !has_links && !unit.name.kind().is_quadlet();
         // The same unit by another placement is left as it is.
         let old = match old {
             Some(old) if old.placement != assignment.placement => {
@@ -114,7 +120,8 @@ impl Inner {
         });
         let record = self.record(assignment, &files, Phase::Starting { at: (self.clock)() });
         let was_launched = old.is_some_and(|old| old.launched);
-        Ok(Some(Prepared { assignment, record, in_systemd: files.in_systemd, restart, same, was_launched }))
+        let in_systemd = files.in_systemd;
+        Ok(Some(Prepared { assignment, record, in_systemd, is_new, restart, same, was_launched }))
     }
 
     fn record(&self, assignment: &UnitAssignment, files: &Files, phase: Phase) -> Record {
@@ -191,7 +198,10 @@ impl Inner {
         } else {
             self.records.put(&unit.name, &record)?;
             // systemd counts starts against StartLimitBurst=; a start that was asked for is not one of a crash loop.
-            self.systemd.reset_failed(in_systemd).await?;
+            // What is new to systemd has none, and was reset when it was taken away.
+            if !prepared.is_new {
+                self.systemd.reset_failed(in_systemd).await?;
+            }
             match unit.desired {
                 // A device comes by itself, and cannot be stopped either.
                 _ if unit.name.kind() == UnitKind::Device => bus::JobResult("done".into()),
@@ -230,8 +240,15 @@ impl Inner {
         if files::any_in(&self.manager, unit, record.as_ref())? {
             let in_systemd = files::in_systemd(unit, record.as_ref());
             take_away(&self.manager, &self.systemd, unit, record.as_ref()).await?;
-            self.reload().await?;
             self.systemd.reset_failed(&in_systemd).await?;
+            // systemd forgets what it has no use for. What others still name, or what others have read of it, it forgets
+            // when it reads all files again.
+            let has_links = record.as_ref().is_none_or(|record| record.enabled);
+            if has_links || unit.kind().is_quadlet() || !self.systemd.listed(&in_systemd).await?.is_unknown()
+            {
+                self.reload().await?;
+                self.systemd.reset_failed(&in_systemd).await?;
+            }
             if unit.kind().is_quadlet() {
                 self.quadlet_files.send_modify(|count| *count += 1);
             }
