@@ -499,7 +499,10 @@ impl Inner {
                 extra: serde_json::Map::default(),
             })
         };
-        if self.reports.is_news(&status(Usage::default()).await?) {
+        let known = self.reports.get(unit);
+        let is_other = known
+            .is_none_or(|known| (known.placement, known.generation) != (record.placement, record.generation));
+        if is_other || self.reports.is_news(&status(Usage::default()).await?) {
             // Asked for what it uses first: its state is not to be older than need be.
             let usage = self.systemd.usage(&in_systemd).await?;
             self.reports.set(status(usage).await?);

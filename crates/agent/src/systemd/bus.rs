@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use sealift_model::{ActiveState, Timestamp, UnitKind, UnitName};
 use serde::de::DeserializeOwned;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{Semaphore, broadcast, oneshot};
 use zbus::zvariant::{DynamicType, Type};
 use zbus::{Connection, MessageStream, OwnedObjectPath, OwnedVariant};
 
@@ -31,6 +31,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const JOB_TIMEOUT: Duration = Duration::from_secs(200);
 /// waitid(2): a process that ended by itself, and by no signal.
 const CLD_EXITED: i32 = 1;
+/// Calls under way at once. The bus refuses more than 128 of one connection (max_replies_per_connection of dbus-daemon(1)).
+const CALLS: usize = 64;
 /// Signals that may wait for a slow reader before it has to look at the state itself.
 const SIGNALS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(4096).unwrap();
 
@@ -142,6 +144,7 @@ pub struct Systemd {
     ended: broadcast::Sender<Ended>,
     told: Arc<Told>,
     questions: Arc<Questions>,
+    calls: Arc<Semaphore>,
 }
 
 /// Who waits for a list of units. One list is asked for at a time, and answers all who came before it.
@@ -186,6 +189,7 @@ impl Systemd {
             ended: broadcast::channel(SIGNALS.get()).0,
             told: Arc::default(),
             questions: Arc::default(),
+            calls: Arc::new(Semaphore::new(CALLS)),
         };
         tokio::spawn(forward(stream, systemd.changes.clone(), systemd.ended.clone(), systemd.told.clone()));
         // Without a subscriber systemd sends no signals; this also proves that it is on the bus.
@@ -498,6 +502,8 @@ impl Systemd {
             }
             source => Error::Call { method, source },
         };
+        // Never closed; and nobody who waits holds one.
+        let _permit = self.calls.acquire().await.ok();
         let reply = self
             .connection
             .call_method(Some(NAME), path, Some(interface), method, body)
