@@ -10,7 +10,7 @@ use sealift_model::{
     Unit, UnitName, UnitStatus, Withdrawal,
 };
 use sealift_planner::{
-    Action, AppView, Change, Plan, Planner, Snapshot, Subject, apply, same_as_template, units_by_machine,
+    Action, AppView, Change, Plan, Planner, Reader, Snapshot, Subject, apply, units_by_machine,
 };
 
 use super::clock::Millis;
@@ -66,7 +66,7 @@ impl Server {
     pub(super) fn new() -> Server {
         Server {
             snapshot: Snapshot::default(),
-            planner: Planner::new(same_as_template),
+            planner: Planner::new(Reader::PLAIN),
             told: Snapshot::default(),
             leases: BTreeMap::new(),
             away: false,
@@ -387,7 +387,7 @@ impl Sim {
     /// A server that leads anew, or is started anew, knows nothing of what the one before it had in mind.
     pub(super) fn planner_back(&mut self) {
         self.server.planner_away = false;
-        (self.server.planner, self.server.told) = (Planner::new(same_as_template), Snapshot::default());
+        (self.server.planner, self.server.told) = (Planner::new(Reader::PLAIN), Snapshot::default());
         self.server.changed = true;
     }
 
