@@ -54,6 +54,16 @@ pub struct Update {
     pub stage: UpdateStage,
 }
 
+impl Update {
+    /// Leaves out what a list has no room for.
+    pub fn forget_texts(&mut self) {
+        for version in std::iter::once(&mut self.previous).chain(&mut self.between) {
+            version.text.clear();
+            version.drop_ins.clear();
+        }
+    }
+}
+
 /// How far a change is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "lowercase")]

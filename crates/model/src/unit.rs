@@ -283,6 +283,12 @@ pub enum ActiveState {
 }
 
 impl ActiveState {
+    /// It runs.
+    #[must_use]
+    pub fn is_up(self) -> bool {
+        matches!(self, ActiveState::Active | ActiveState::Reloading)
+    }
+
     /// As systemd says it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
