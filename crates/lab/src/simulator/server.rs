@@ -310,6 +310,10 @@ impl Sim {
                     let status = truth.statuses.get(&(machine.clone(), unit.clone())).cloned();
                     Change::Status(machine, unit, status)
                 }
+                Subject::Updated(machine, unit) => {
+                    let generation = truth.updated.get(&(machine.clone(), unit.clone())).copied();
+                    Change::Updated(machine, unit, generation)
+                }
                 Subject::Run(id) => {
                     let run = truth.runs.get(&id).cloned().map(Arc::new);
                     Change::Run(id, run)
@@ -336,7 +340,7 @@ impl Sim {
             Action::Unplace { .. } => self.summary.unplaced += 1,
             Action::Dispatch { .. } => self.summary.dispatched += 1,
             Action::Lose { .. } | Action::GiveUp { .. } => self.summary.lost_attempts += 1,
-            Action::PutUnit { .. } | Action::RemoveUnit { .. } => {}
+            Action::PutUnit { .. } | Action::RemoveUnit { .. } | Action::Update { .. } => {}
         }
         self.oracle.written(&before, action, applied, &self.server, self.options.check_actions)
     }
