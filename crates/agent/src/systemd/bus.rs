@@ -265,9 +265,7 @@ impl Systemd {
             let asked = std::mem::take(&mut *self.questions.waiting());
             let names: Vec<_> = asked.iter().map(|(name, _)| name.as_str()).collect();
             let answers = self.list(&names).await;
-            for (at, (_, sender)) in asked.into_iter().enumerate() {
-                let answer = answers.as_ref().map_err(Clone::clone);
-                let answer = answer.map(|answers| answers.get(at).cloned().unwrap_or_else(Listed::unknown));
+            for ((_, sender), answer) in asked.into_iter().zip(answers) {
                 // Who does not wait any more needs no answer.
                 sender.send(answer).ok();
             }
@@ -278,8 +276,8 @@ impl Systemd {
         }
     }
 
-    /// A line for each of these names, in their order.
-    async fn list(&self, names: &[&str]) -> Result<Vec<Listed>, Error> {
+    /// An answer for each of these names, in their order.
+    async fn list(&self, names: &[&str]) -> Vec<Result<Listed, Error>> {
         type Line =
             (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
         let ask = async |names: &[&str]| -> Result<Vec<Listed>, Error> {
@@ -288,16 +286,18 @@ impl Systemd {
                 |(_, _, load, active, sub, ..): Line| Listed { load, active: active_state(&active), sub };
             Ok(lines.into_iter().map(line).collect())
         };
-        let lines = ask(names).await?;
-        if lines.len() == names.len() {
-            return Ok(lines);
+        match ask(names).await {
+            Ok(lines) if lines.len() == names.len() => return lines.into_iter().map(Ok).collect(),
+            // One name that systemd does not take, such as a template's, costs the others their answer, or a line.
+            Ok(_) | Err(Error::Call { .. }) => {}
+            Err(error) => return names.iter().map(|_| Err(error.clone())).collect(),
         }
-        // systemd leaves out what cannot be a unit, and tells a unit's own name of one that was asked for by another.
-        let mut lines = Vec::new();
+        let mut answers = Vec::new();
         for name in names {
-            lines.push(ask(&[name]).await?.into_iter().next().unwrap_or_else(Listed::unknown));
+            let line = ask(&[name]).await.map(|lines| lines.into_iter().next());
+            answers.push(line.map(|line| line.unwrap_or_else(Listed::unknown)));
         }
-        Ok(lines)
+        answers
     }
 
     /// What systemd says of the unit now; a unit it does not know has the load state `not-found`.

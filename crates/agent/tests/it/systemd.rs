@@ -67,11 +67,15 @@ async fn many_who_ask_at_once_get_each_his_own_answer() {
     names.extend(["alias.service", "unheard-of.service", "template@.service"].map(|text| name(text.into())));
     let states = futures_util::future::join_all(names.iter().map(|name| systemd.state(name))).await;
     for (name, state) in names.iter().zip(states) {
+        if name.is_template() {
+            assert!(state.is_err(), "a template has no state, and costs nobody his answer");
+            continue;
+        }
         let state = state.unwrap();
         let runs = ["many-1.service", "many-7.service", "many-39.service", "alias.service"];
         let wanted = match name.as_str() {
             name if runs.contains(&name) => ("loaded", ActiveState::Active),
-            "unheard-of.service" | "template@.service" => ("not-found", ActiveState::Inactive),
+            "unheard-of.service" => ("not-found", ActiveState::Inactive),
             _ => ("loaded", ActiveState::Inactive),
         };
         assert_eq!((&*state.load, state.active), wanted, "{name}");
