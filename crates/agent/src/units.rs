@@ -1,9 +1,9 @@
 //! Holds the machine's units as they are assigned.
 //!
 //! Units are kept in groups, an app's units together and every other unit alone: within a group all files are written,
-//! then systemd reads them once, then units are started. Groups do not wait for each other, so one that fails or hangs
-//! holds up no other. What was carried out is written to a record a unit, so that a restart of the agent touches
-//! nothing that already runs as wished, and cleans up what is no longer wished.
+//! then systemd reads them, by itself where they are new to it, then units are started. Groups do not wait for each
+//! other, so one that fails or hangs holds up no other. What was carried out is written to a record a unit, so that a
+//! restart of the agent touches nothing that already runs as wished, and cleans up what is no longer wished.
 //!
 //! A unit is known by its file's name, here and in reports. systemd may have it by another: `web.container` is its
 //! `web.service`, which Quadlet makes when systemd reads its files.

@@ -111,8 +111,8 @@ impl Listed {
         Listed { load: "not-found".into(), active: ActiveState::Inactive, sub: "dead".into() }
     }
 
-    /// Whether systemd has no file of that name. If one comes, systemd from 246 on finds it by itself; what it has read
-    /// once it reads again only when it is told to.
+    /// Whether systemd has no file of that name, nor can do without one, as with slices and mounts. If one comes, systemd
+    /// from 246 on finds it by itself; what it has read once it reads again only when it is told to.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         self.load == "not-found"
@@ -383,9 +383,6 @@ impl Systemd {
     /// # Errors
     /// When systemd cannot be asked.
     pub async fn origin(&self, unit: &UnitName) -> Result<Option<PathBuf>, Error> {
-        if self.listed(unit).await?.is_unknown() {
-            return Ok(None);
-        }
         // Asking loads a unit that has a file and that nothing has needed so far.
         let path: OwnedObjectPath = self.call(ROOT, MANAGER, "LoadUnit", &(unit.as_str(),)).await?;
         let file = async |name| -> Result<Option<PathBuf>, Error> {

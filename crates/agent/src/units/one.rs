@@ -62,15 +62,19 @@ impl Inner {
         let files = Files::of(&self.manager, unit, assignment.package.as_ref(), folder.as_deref())?;
         let old = self.records.get(&unit.name)?;
         // The machine's own unit of that name is neither taken over nor, later, removed.
-        let origin = self.systemd.origin(&files.in_systemd).await?;
-        let is_known = origin.is_some();
+        let listed = self.systemd.listed(&files.in_systemd).await?;
+        let origin = match listed.is_unknown() {
+            true => None,
+            false => self.systemd.origin(&files.in_systemd).await?,
+        };
         if let Some(file) = origin.filter(|file| file != files.unit()) {
             return Err(Error::NotOurs { unit: files.in_systemd, file });
         }
         let written = files.are_there(old.as_ref())?;
         // The links of [Install] belong to other units, which systemd has read, and Quadlet runs when it reads all.
         let has_links = files.installs || old.as_ref().is_some_and(|old| old.enabled);
-        let is_new = !is_known && !written && !has_links && !unit.name.kind().is_quadlet();
+        let is_unknown = listed.is_unknown() && listed.active == ActiveState::Inactive;
+        let is_new = is_unknown && !written && !has_links && !unit.name.kind().is_quadlet();
         // The same unit by another placement is left as it is.
         let old = match old {
             Some(old) if old.placement != assignment.placement => {
