@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use sealift_client::api::{AssignmentEvent, KeepAlive, NewSession, SessionBegun, Statuses};
-use sealift_client::{Client, Lines};
+use sealift_client::{Address, Client, Lines};
 use sealift_model::{Assignment, Machine, SessionId, Timestamp};
 use sealift_package::signing::PublicKey;
 use sealift_pipeline::EngineOptions;
@@ -178,28 +180,59 @@ impl Agent {
         }
     }
 
-    /// Returns when the server says that the session is over. Says when a server was silent and another one is asked: what
-    /// waits for the former need not wait until its connection breaks.
+    /// Returns when the server says that the session is over. Says when another server is asked from now on, because the one
+    /// before is silent: what waits for that one need not wait until its connection breaks.
     async fn keep_alive(&self, session: &SessionId, ttl: Duration, turned: &watch::Sender<()>) {
-        let path = format!("/v1/machines/{}/keep-alive", self.options.machine.id);
-        let body = KeepAlive { session: session.clone() };
-        let mut pause = ttl / 3;
         loop {
-            tokio::time::sleep(pause).await;
-            // Short enough that another server can be asked before the session is over.
-            let answer = tokio::time::timeout(ttl / 4, self.options.client.post::<_, ()>(&path, &body)).await;
-            pause = ttl / 3;
-            match answer {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) if error.code() == Some("fenced") => return,
-                Ok(Err(error)) => tracing::warn!(%error, "a keep-alive did not get through"),
-                Err(_) => {
+            tokio::time::sleep(ttl / 3).await;
+            match self.renew(session, ttl / 6).await {
+                Ok(None) => {}
+                Ok(Some(server)) => {
                     let silent = self.options.client.address().clone();
-                    self.options.client.turn_away();
-                    tracing::warn!(%silent, "the server is silent; asking the next one");
+                    tracing::warn!(%silent, %server, "the server is silent; another one is asked from now on");
+                    self.options.client.turn_to(&server);
                     turned.send_replace(());
-                    pause = Duration::ZERO;
                 }
+                Err(error) if error.code() == Some("fenced") => return,
+                Err(error) => tracing::warn!(%error, "a keep-alive did not get through"),
+            }
+        }
+    }
+
+    /// Asks the server to keep the session alive, and each time that nobody answered for `patience` one server more: which of
+    /// them does it is the same. Gives the one that did it, if it is another than is asked for everything else.
+    async fn renew(
+        &self,
+        session: &SessionId,
+        patience: Duration,
+    ) -> Result<Option<Address>, sealift_client::Error> {
+        let path = &format!("/v1/machines/{}/keep-alive", self.options.machine.id);
+        let body = &KeepAlive { session: session.clone() };
+        let ask = |client: Client, server: Option<Address>| async move {
+            client.post::<_, ()>(path, body).await.map(|()| server)
+        };
+        let current = self.options.client.address().clone();
+        let all = self.options.client.servers().addresses();
+        let at = all.iter().position(|server| *server == current).unwrap_or(0);
+        // In the order in which they would be asked without an answer.
+        let mut others = all.iter().cycle().skip(at + 1).take(all.len().saturating_sub(1));
+        let mut asked = FuturesUnordered::from_iter([ask(self.options.client.clone(), None)]);
+        let mut next = others.next();
+        loop {
+            let failed = tokio::select! {
+                Some(answer) = asked.next() => match answer {
+                    Err(error) if error.code() != Some("fenced") => Some(error),
+                    answer => return answer,
+                },
+                () = tokio::time::sleep(patience), if next.is_some() => None,
+            };
+            match (next, failed) {
+                (Some(server), _) => {
+                    asked.push(ask(self.options.client.at(server.clone()), Some(server.clone())));
+                    next = others.next();
+                }
+                (None, Some(error)) if asked.is_empty() => return Err(error),
+                (None, _) => {}
             }
         }
     }

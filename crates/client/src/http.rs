@@ -129,10 +129,10 @@ impl Client {
         self.connections.current()
     }
 
-    /// Says that the server that was reached last is silent: requests from now on go to the next one, over new connections.
-    /// Those under way, and open streams, are left to whoever waits for them.
-    pub fn turn_away(&self) {
-        self.connections.turn_away();
+    /// Requests from now on go to this one of the servers, over new connections. Those under way, and open streams, are left
+    /// to whoever waits for them.
+    pub fn turn_to(&self, server: &Address) {
+        self.connections.turn_to(server);
     }
 
     /// Asks for a JSON value.
