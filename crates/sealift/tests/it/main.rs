@@ -17,6 +17,7 @@ mod events;
 mod fleet;
 mod fleetd;
 mod host;
+mod rollouts;
 mod screen;
 mod secrets;
 mod units;
