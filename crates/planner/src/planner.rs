@@ -194,7 +194,7 @@ impl Planner {
         actions
     }
 
-    /// What would be done if these objects were so, `limit` actions at most, as if every machine confirmed its stops at once.
+    /// What would be done if these objects were so, `limit` actions at most, as if every machine did at once what it is told.
     /// Nothing is changed. It costs a copy of everything the planner knows.
     #[must_use]
     pub fn what_if(
@@ -207,27 +207,49 @@ impl Planner {
         for change in changes {
             copy.feed(change);
         }
-        let mut actions: Vec<Action> = Vec::new();
+        copy.play_out(Vec::new(), limit, now)
+    }
+
+    /// Goes on from these actions, which it has given, to where nothing is left to do, as if every machine did at once what
+    /// it is told: stops are confirmed, and what is placed comes up. Gives these actions and those that follow, about
+    /// `limit` at most. For a copy: what it knows afterwards is made up.
+    pub fn play_out(&mut self, begun: Vec<Action>, limit: usize, now: Timestamp) -> Vec<Action> {
+        let mut actions = begun;
+        let mut heard = 0;
         loop {
-            let more = copy.plan(limit.saturating_sub(actions.len()), now);
-            let mut stopped: BTreeSet<(MachineId, UnitName)> = BTreeSet::new();
-            for action in &more {
-                if let Action::Unplace { unit, machine, with, .. } = action {
-                    stopped.extend(
-                        std::iter::once(unit).chain(with).map(|unit| (machine.clone(), unit.clone())),
-                    );
-                }
-            }
-            for (machine, unit) in &stopped {
-                let back = copy.placement(unit).is_some_and(|placement| placement.machine == *machine);
-                if !back {
-                    copy.feed(Change::Status(machine.clone(), unit.clone(), None));
-                }
-            }
-            let is_end = more.is_empty();
-            actions.extend(more);
-            if is_end || actions.len() >= limit {
+            let news: Vec<Action> = actions.get(heard..).unwrap_or_default().to_vec();
+            heard = actions.len();
+            self.hear_of(&news);
+            if actions.len() >= limit {
                 return actions;
+            }
+            let more = self.plan(limit - actions.len(), now);
+            if more.is_empty() {
+                return actions;
+            }
+            actions.extend(more);
+        }
+    }
+
+    /// Machines have done what these actions want of them.
+    fn hear_of(&mut self, actions: &[Action]) {
+        let mut stopped: BTreeSet<(MachineId, UnitName)> = BTreeSet::new();
+        for action in actions {
+            if let Action::Unplace { unit, machine, with, .. } = action {
+                stopped.extend(std::iter::once(unit).chain(with).map(|unit| (machine.clone(), unit.clone())));
+            }
+        }
+        for (machine, unit) in &stopped {
+            let back = self.placement(unit).is_some_and(|placement| placement.machine == *machine);
+            if !back {
+                self.set_word(machine, unit, None, false);
+            }
+        }
+        for action in actions {
+            if let Action::Place { unit, machine } = action
+                && let Some(placement) = self.placement(unit).filter(|known| known.machine == *machine)
+            {
+                self.set_word(machine, unit, Some(Word { placement: placement.id, up: true }), false);
             }
         }
     }
@@ -268,6 +290,27 @@ impl Planner {
         let placed = slot.placed?;
         let machine = self.hosts[placed.host].id.clone();
         Some(Placement { id: placed.id, unit: name.clone(), machine, since: placed.since })
+    }
+
+    /// The machine of every unit that is placed on one that is there.
+    #[must_use]
+    pub fn standing(&self) -> BTreeMap<UnitName, MachineId> {
+        let placed = self.placed_names.values().map(|unit| &self.units[*unit]);
+        let there = placed.filter_map(|slot| {
+            let host = &self.hosts[slot.on()?];
+            host.is_there().then(|| (slot.name.clone(), host.id.clone()))
+        });
+        there.collect()
+    }
+
+    /// Every machine that is there with the global units that are to run on it, in the order of machines and of names.
+    #[must_use]
+    pub fn standing_globals(&self) -> BTreeSet<(MachineId, UnitName)> {
+        let there = self.host_numbers.values().map(|host| &self.hosts[*host]).filter(|host| host.is_there());
+        let globals = there.flat_map(|host| {
+            host.globals.iter().map(|unit| (host.id.clone(), self.units[*unit].name.clone()))
+        });
+        globals.collect()
     }
 
     /// The id of the newest placement.
