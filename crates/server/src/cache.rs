@@ -19,6 +19,7 @@ use sealift_store::{Batch, Entry, Event, LeaseId, Revision, Store};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::api::Rebalancing;
 use crate::keys::Key;
 
 /// How long to wait when the store cannot be read.
@@ -46,6 +47,8 @@ pub(crate) struct World {
     pub(crate) statuses: BTreeMap<MachineId, BTreeMap<UnitName, Held<UnitStatus>>>,
     /// The name of the server that leads, where several share a store.
     pub(crate) leader: Option<Held<String>>,
+    /// Somebody asked to even out what machines have to do; what became of it, as long as he may not have read it.
+    pub(crate) rebalance: Option<Held<Rebalancing>>,
     pub(crate) last_placement: Option<Held<u64>>,
     pub(crate) counters: BTreeMap<ProjectName, Held<u64>>,
     generation_base: Option<Held<u64>>,
@@ -125,6 +128,10 @@ impl World {
                 self.leader = held(entry);
                 self.leader.is_some()
             }
+            Key::Rebalance => {
+                self.rebalance = held(entry);
+                self.rebalance.is_some()
+            }
             Key::PlacementCounter => {
                 self.last_placement = held(entry);
                 self.last_placement.is_some()
@@ -203,6 +210,7 @@ impl World {
                     units.remove(&unit);
                 }
             }
+            Some(Key::Rebalance) => self.rebalance = None,
             Some(Key::Leader) => self.leader = None,
             Some(Key::PlacementCounter) => self.last_placement = None,
             Some(Key::RunCounter(project)) => drop(self.counters.remove(&project)),
@@ -245,6 +253,7 @@ impl World {
             Key::Unit(name) => self.units.get(name).map(|held| held.modified),
             Key::Placement(name) => self.placements.get(name).map(|held| held.modified),
             Key::Status(machine, unit) => self.status(machine, unit).map(|held| held.modified),
+            Key::Rebalance => self.rebalance.as_ref().map(|held| held.modified),
             Key::Leader => self.leader.as_ref().map(|held| held.modified),
             Key::PlacementCounter => self.last_placement.as_ref().map(|held| held.modified),
             Key::RunCounter(project) => self.counters.get(project).map(|held| held.modified),

@@ -6,18 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealift_client::api::Move;
 use sealift_model::diagnostic::Severity;
 use sealift_model::{
     DesiredState, MachineId, MachineSettings, Placement, ProjectName, Release, Requirements, Timestamp, Unit,
     UnitName, UnitStatus,
 };
-use sealift_planner::{Action, AppView, Change, Planner, Snapshot, Subject};
+use sealift_planner::{Action, AppView, Change, Planner, Reason, Snapshot, Subject};
 use sealift_store::election::Leadership;
 use sealift_store::{MAX_TXN, Txn};
 use sealift_unitfile::UnitFile;
 use tokio::sync::watch;
 
-use crate::api::{Error, json, unchanged};
+use crate::api::{Error, Rebalancing, json, unchanged};
 use crate::cache::{Changed, ChangedKeys, Held, World};
 use crate::keys::Key;
 use crate::server::Inner;
@@ -76,7 +77,9 @@ pub(crate) async fn run(inner: &Inner, leadership: Option<&Leadership>, planning
     let mut changes = inner.cache.changes();
     loop {
         changes.mark_unchanged();
-        match planning.pass(inner, leadership).await {
+        let passed = planning.pass(inner, leadership).await;
+        inner.copies.hand_out(&planning.planner);
+        match passed {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => {
@@ -90,6 +93,7 @@ pub(crate) async fn run(inner: &Inner, leadership: Option<&Leadership>, planning
             changed = changes.changed() => if changed.is_err() {
                 return;
             },
+            () = inner.copies.asked() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -102,11 +106,13 @@ pub(crate) async fn stand_by(inner: &Inner, planning: &mut Planning) {
     loop {
         changes.mark_unchanged();
         planning.look(inner);
+        inner.copies.hand_out(&planning.planner);
         let wait = planning.wait((inner.clock)());
         tokio::select! {
             changed = changes.changed() => if changed.is_err() {
                 return;
             },
+            () = inner.copies.asked() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -144,7 +150,11 @@ impl Planning {
             let now = (inner.clock)();
             inner.metrics.passes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             self.learn(&world, changed, now);
-            let Some(fitting) = self.fitting(&world, now)? else {
+            let fitting = match self.fitting(&world, now)? {
+                None => self.asked_for(&world, now)?,
+                fitting => fitting,
+            };
+            let Some(fitting) = fitting else {
                 self.explain(inner);
                 return Ok(false);
             };
@@ -246,6 +256,29 @@ impl Planning {
         }
     }
 
+    /// What was asked for beside what the state asks for: to even out.
+    fn asked_for(&mut self, world: &World, now: Timestamp) -> Result<Option<(Txn, Vec<Action>)>, Error> {
+        let Some(asked) = world.rebalance.as_ref().filter(|asked| asked.value.moves.is_none()) else {
+            return Ok(None);
+        };
+        let before = self.planner.last_placement();
+        let actions = self.planner.rebalance(asked.value.most, now);
+        let moves = moves(world, &actions);
+        let answered = Rebalancing { moves: Some(moves), ..asked.value.clone() };
+        let made = json(&answered).and_then(|answered| {
+            let txn = transaction(world, &self.planner, before, &actions, now)?;
+            let txn = unchanged(txn, world, &Key::Rebalance);
+            Ok(match asked.lease {
+                Some(lease) => txn.put_leased(Key::Rebalance, answered, lease),
+                None => txn.put(Key::Rebalance, answered),
+            })
+        });
+        if made.is_err() {
+            self.mend(world, &actions, now);
+        }
+        Ok(Some((made?, actions)))
+    }
+
     /// The next actions, as many as one transaction takes; none if nothing is to be done.
     fn fitting(&mut self, world: &World, now: Timestamp) -> Result<Option<(Txn, Vec<Action>)>, Error> {
         let mut most = ACTIONS;
@@ -286,6 +319,20 @@ impl Planning {
         let explaining = if self.unexplained { EXPLAIN_AGAIN } else { LONGEST };
         maintenance.min(explaining).min(LONGEST)
     }
+}
+
+/// Which units these actions of a rebalance take from where, and where they are meant to go.
+fn moves(world: &World, actions: &[Action]) -> Vec<Move> {
+    let moved = actions.iter().filter_map(|action| match action {
+        Action::Unplace { unit, machine, reason: Reason::Rebalanced { to }, .. } => Some(Move {
+            unit: unit.clone(),
+            from: machine.clone(),
+            to: to.clone(),
+            placement: world.placements.get(unit).map_or(0, |held| held.value.id),
+        }),
+        _ => None,
+    });
+    moved.collect()
 }
 
 fn value<T: Clone>(held: Option<&Held<T>>) -> Option<T> {
@@ -408,7 +455,7 @@ fn transaction(
 }
 
 /// The settings as they count at this moment: maintenance that is under way drains.
-fn as_of(settings: &MachineSettings, now: Timestamp) -> MachineSettings {
+pub(crate) fn as_of(settings: &MachineSettings, now: Timestamp) -> MachineSettings {
     MachineSettings {
         metadata: settings.metadata.clone(),
         availability: settings.availability_at(now),

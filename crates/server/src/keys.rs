@@ -8,6 +8,7 @@
 //! units/<unit>                          Unit
 //! placements/<unit>                     Placement
 //! statuses/<machine>/<unit>             UnitStatus
+//! rebalance/request                     Rebalancing, under a lease of a minute
 //! election/leader                       the name of the server that leads, under its lease
 //! counters/placements                   the newest placement's id
 //! counters/runs/<project>               the newest run's number
@@ -37,6 +38,7 @@ pub(crate) enum Key {
     Unit(UnitName),
     Placement(UnitName),
     Status(MachineId, UnitName),
+    Rebalance,
     Leader,
     PlacementCounter,
     RunCounter(ProjectName),
@@ -63,6 +65,7 @@ impl std::fmt::Display for Key {
             Key::Unit(name) => write!(f, "units/{name}"),
             Key::Placement(name) => write!(f, "placements/{name}"),
             Key::Status(machine, name) => write!(f, "statuses/{machine}/{name}"),
+            Key::Rebalance => write!(f, "rebalance/request"),
             Key::Leader => write!(f, "election/leader"),
             Key::PlacementCounter => write!(f, "counters/placements"),
             Key::RunCounter(project) => write!(f, "counters/runs/{project}"),
@@ -108,6 +111,7 @@ impl Key {
                 let (machine, unit) = rest.split_once('/')?;
                 Key::Status(machine.parse().ok()?, unit.parse().ok()?)
             }
+            "rebalance" if rest == "request" => Key::Rebalance,
             "election" if rest == "leader" => Key::Leader,
             "counters" if rest == "placements" => Key::PlacementCounter,
             "counters" if rest == "generations" => Key::GenerationBase,
@@ -166,6 +170,7 @@ mod tests {
             Key::Authority,
             Key::User("0123456789abcdef".parse().unwrap()),
             Key::Join("0123456789abcdef".parse().unwrap()),
+            Key::Rebalance,
             Key::Leader,
             Key::PlacementCounter,
             Key::RunCounter("hello".parse().unwrap()),
