@@ -276,6 +276,9 @@ pub struct PlanView {
     pub steps: Vec<PlanStep>,
     /// Units that would be on no machine that is there, of those that have one now or are asked for.
     pub nowhere: Vec<PlanNowhere>,
+    /// Units that are known with another text than the one that came, which they would keep.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<UnitName>,
     /// There are more steps than are told; the rest is not known.
     #[serde(default)]
     pub cut: bool,

@@ -15,11 +15,14 @@ mod listen;
 mod local;
 mod machine;
 mod meta;
+mod plan;
 mod push;
+mod rebalance;
 mod rollback;
 mod runs;
 mod secret;
 mod server;
+mod ssh;
 mod steps;
 pub(crate) mod store;
 mod this_machine;
@@ -63,6 +66,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Abort(args) => runs::abort(&args, global).await,
         Command::Unit(command) => unit::unit(command, global).await,
         Command::Machine(command) => machine::machine(command, global).await,
+        Command::Plan(command) => plan::plan(command, global).await,
         Command::Units => unit::list(&[], global).await,
         Command::Machines => machine::list(global).await,
         Command::Packages(args) => list::packages(args, global).await,

@@ -47,6 +47,7 @@ struct Supposed {
     /// Units that are asked to be on machines.
     asked: Vec<Unit>,
     moves: usize,
+    kept: Vec<UnitName>,
 }
 
 impl Supposed {
@@ -54,7 +55,10 @@ impl Supposed {
         let mut supposed = Supposed::default();
         match wanted {
             PlanRequest::Units(wanted) => {
-                for unit in units::wanted_units(world, wanted)? {
+                for (unit, change) in units::wanted_units(world, wanted)? {
+                    if change.differs {
+                        supposed.kept.push(unit.name.clone());
+                    }
                     if unit.desired != DesiredState::Inactive {
                         supposed.asked.push(unit.clone());
                     }
@@ -125,6 +129,7 @@ fn think(mut planner: Planner, supposed: Supposed, now: Timestamp) -> PlanView {
     PlanView {
         steps,
         nowhere: nowhere(&planner, &supposed.asked, &before, &after),
+        kept: supposed.kept,
         cut: actions.len() >= MOST_ACTIONS,
     }
 }

@@ -233,15 +233,10 @@ fn read(name: &UnitName, text: &str) -> Result<sealift_model::Requirements, Erro
     Err(Error::Invalid { message, help: finding.help.clone() })
 }
 
-/// The units as they would be, of those that the request changes.
-pub(super) fn wanted_units(world: &World, wanted: &PutUnits) -> Result<Vec<Unit>, Error> {
+/// The units of the request as they would be.
+pub(super) fn wanted_units(world: &World, wanted: &PutUnits) -> Result<Vec<(Unit, UnitChange)>, Error> {
     check(wanted)?;
-    let mut units = Vec::new();
-    for unit in &wanted.units {
-        let (next, _) = change(world, unit, wanted.replace)?;
-        units.push(next);
-    }
-    Ok(units)
+    wanted.units.iter().map(|unit| change(world, unit, wanted.replace)).collect()
 }
 
 /// Refuses to destroy what is not there by hand, or too much.
