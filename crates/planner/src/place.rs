@@ -37,6 +37,8 @@ impl Planner {
         }
         let pool = self.units[unit].pool?;
         self.pools[pool].waiting.insert(unit);
+        // A rollout that waits for it to come goes on without.
+        self.mark_rollout(unit);
         if self.units[unit].asks().preempts && !self.demand(unit).is_none() {
             self.preemptors.insert(unit);
             return self.preempt(unit);

@@ -6,6 +6,7 @@ mod etcd;
 mod machine;
 mod plan;
 mod roles;
+mod rollout;
 mod run;
 mod secret;
 mod ssh;
@@ -26,6 +27,7 @@ pub(crate) use etcd::{
 pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange, RebalanceArgs};
 pub(crate) use plan::PlanCommand;
 pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};
+pub(crate) use rollout::{OneRollout, RolloutCommand};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
 pub(crate) use ssh::{MachineSsh, SshArgs, UnitSsh};
@@ -165,6 +167,9 @@ pub(crate) enum Command {
     /// Show what a change would do before it is made: start, load, stop, unload, destroy, drain, lose, ...
     #[command(subcommand, after_help = plan::EXAMPLES, disable_help_subcommand = true)]
     Plan(PlanCommand),
+    /// Changes of units on their way to their machines: list, back, again
+    #[command(subcommand, after_help = rollout::EXAMPLES, disable_help_subcommand = true)]
+    Rollout(RolloutCommand),
     /// The same as `sealift unit list`
     #[command(after_help = "Example: sealift units")]
     Units,

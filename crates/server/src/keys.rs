@@ -9,6 +9,7 @@
 //! placements/<unit>                     Placement
 //! statuses/<machine>/<unit>             UnitStatus
 //! rebalance/request                     Rebalancing, under a lease of a minute
+//! updated/<machine>/<unit>              the generation that a machine of a global unit was updated to, while others are not yet
 //! election/leader                       the name of the server that leads, under its lease
 //! counters/placements                   the newest placement's id
 //! counters/runs/<project>               the newest run's number
@@ -39,6 +40,7 @@ pub(crate) enum Key {
     Placement(UnitName),
     Status(MachineId, UnitName),
     Rebalance,
+    Updated(MachineId, UnitName),
     Leader,
     PlacementCounter,
     RunCounter(ProjectName),
@@ -66,6 +68,7 @@ impl std::fmt::Display for Key {
             Key::Placement(name) => write!(f, "placements/{name}"),
             Key::Status(machine, name) => write!(f, "statuses/{machine}/{name}"),
             Key::Rebalance => write!(f, "rebalance/request"),
+            Key::Updated(machine, name) => write!(f, "updated/{machine}/{name}"),
             Key::Leader => write!(f, "election/leader"),
             Key::PlacementCounter => write!(f, "counters/placements"),
             Key::RunCounter(project) => write!(f, "counters/runs/{project}"),
@@ -112,6 +115,10 @@ impl Key {
                 Key::Status(machine.parse().ok()?, unit.parse().ok()?)
             }
             "rebalance" if rest == "request" => Key::Rebalance,
+            "updated" => {
+                let (machine, unit) = rest.split_once('/')?;
+                Key::Updated(machine.parse().ok()?, unit.parse().ok()?)
+            }
             "election" if rest == "leader" => Key::Leader,
             "counters" if rest == "placements" => Key::PlacementCounter,
             "counters" if rest == "generations" => Key::GenerationBase,
@@ -166,6 +173,7 @@ mod tests {
             Key::Unit("a@1.service".parse().unwrap()),
             Key::Placement("a.service".parse().unwrap()),
             Key::Status(machine.clone(), "a.service".parse().unwrap()),
+            Key::Updated(machine.clone(), "a.service".parse().unwrap()),
             Key::Credential(machine),
             Key::Authority,
             Key::User("0123456789abcdef".parse().unwrap()),

@@ -10,7 +10,7 @@ use sealift_model::{
     Unit, UnitName, UnitStatus, Withdrawal,
 };
 use sealift_planner::{
-    Action, AppView, Change, Plan, Planner, Snapshot, Subject, apply, same_as_template, units_by_machine,
+    Action, AppView, Change, Plan, Planner, Reader, Snapshot, Subject, apply, units_by_machine,
 };
 
 use super::clock::Millis;
@@ -66,7 +66,7 @@ impl Server {
     pub(super) fn new() -> Server {
         Server {
             snapshot: Snapshot::default(),
-            planner: Planner::new(same_as_template),
+            planner: Planner::new(Reader::PLAIN),
             told: Snapshot::default(),
             leases: BTreeMap::new(),
             away: false,
@@ -310,6 +310,10 @@ impl Sim {
                     let status = truth.statuses.get(&(machine.clone(), unit.clone())).cloned();
                     Change::Status(machine, unit, status)
                 }
+                Subject::Updated(machine, unit) => {
+                    let generation = truth.updated.get(&(machine.clone(), unit.clone())).copied();
+                    Change::Updated(machine, unit, generation)
+                }
                 Subject::Run(id) => {
                     let run = truth.runs.get(&id).cloned().map(Arc::new);
                     Change::Run(id, run)
@@ -336,7 +340,7 @@ impl Sim {
             Action::Unplace { .. } => self.summary.unplaced += 1,
             Action::Dispatch { .. } => self.summary.dispatched += 1,
             Action::Lose { .. } | Action::GiveUp { .. } => self.summary.lost_attempts += 1,
-            Action::PutUnit { .. } | Action::RemoveUnit { .. } => {}
+            Action::PutUnit { .. } | Action::RemoveUnit { .. } | Action::Update { .. } => {}
         }
         self.oracle.written(&before, action, applied, &self.server, self.options.check_actions)
     }
@@ -387,7 +391,7 @@ impl Sim {
     /// A server that leads anew, or is started anew, knows nothing of what the one before it had in mind.
     pub(super) fn planner_back(&mut self) {
         self.server.planner_away = false;
-        (self.server.planner, self.server.told) = (Planner::new(same_as_template), Snapshot::default());
+        (self.server.planner, self.server.told) = (Planner::new(Reader::PLAIN), Snapshot::default());
         self.server.changed = true;
     }
 

@@ -4,6 +4,7 @@
 mod apps;
 mod placing;
 mod random;
+mod rollouts;
 mod room;
 mod runs;
 mod world;

@@ -9,7 +9,7 @@ use proptest::sample::{select, subsequence};
 use sealift_model::{Availability, DesiredState, Run, RunState, Unit, glob_matches};
 use sealift_planner::invariants::{self, Violation};
 use sealift_planner::{
-    Action, Change, Planner, Snapshot, Subject, Verdict, apply, explain, plan, runs_on, same_as_template,
+    Action, Change, Planner, Reader, Snapshot, Subject, Verdict, apply, explain, plan, runs_on,
     units_by_machine,
 };
 
@@ -222,7 +222,7 @@ fn bound_to(snapshot: &Snapshot, unit: &Unit) -> Vec<String> {
 
 /// What a living planner and one that is made anew decide in the same state, and the actions.
 fn same_as_anew(living: &mut Planner, truth: &Snapshot) -> Vec<Action> {
-    let mut anew = Planner::of(truth, same_as_template);
+    let mut anew = Planner::of(truth, Reader::PLAIN);
     let actions = living.plan(usize::MAX, NOW);
     let expected = anew.plan(usize::MAX, NOW);
     assert_eq!(actions.iter().map(words).collect::<Vec<_>>(), expected.iter().map(words).collect::<Vec<_>>());
@@ -241,7 +241,7 @@ proptest! {
     /// One world turns into the next, and not all that was decided is carried out.
     #[test]
     fn decisions_depend_on_the_state_alone(worlds in vec((worlds(), any::<u64>()), 1..5)) {
-        let mut living = Planner::new(same_as_template);
+        let mut living = Planner::new(Reader::PLAIN);
         let mut truth = Snapshot::default();
         for (World(wanted), choice) in worlds {
             // Some of the changes, in an order of their own; some are told twice.
@@ -314,6 +314,9 @@ fn put(truth: &mut Snapshot, change: &Change) {
         Change::Status(machine, unit, status) => {
             set(&mut truth.statuses, &(machine.clone(), unit.clone()), status.clone());
         }
+        Change::Updated(machine, unit, generation) => {
+            set(&mut truth.updated, &(machine.clone(), unit.clone()), *generation);
+        }
         Change::Run(id, run) => set(&mut truth.runs, id, run.as_deref().cloned()),
         Change::App(project, view) => set(&mut truth.apps, project, view.as_deref().cloned()),
         Change::LastPlacement(id) => truth.last_placement = *id,
@@ -327,6 +330,10 @@ fn truth_of(truth: &Snapshot, subject: &Subject) -> Change {
         Subject::Status(machine, unit) => {
             let key = (machine.clone(), unit.clone());
             Change::Status(machine.clone(), unit.clone(), truth.statuses.get(&key).cloned())
+        }
+        Subject::Updated(machine, unit) => {
+            let generation = truth.updated.get(&(machine.clone(), unit.clone())).copied();
+            Change::Updated(machine.clone(), unit.clone(), generation)
         }
         Subject::Run(id) => Change::Run(id.clone(), truth.runs.get(id).cloned().map(Arc::new)),
         Subject::LastPlacement => Change::LastPlacement(truth.last_placement),

@@ -166,7 +166,10 @@ fn steps(actions: &[Action]) -> Vec<PlanStep> {
                 reason: Some(reason.clone()),
             }),
             // Of these it counts where they come to, and which runs go first is no matter of this.
-            Action::PutUnit { .. } | Action::RemoveUnit { .. } | Action::Dispatch { .. } => {}
+            Action::PutUnit { .. }
+            | Action::Update { .. }
+            | Action::RemoveUnit { .. }
+            | Action::Dispatch { .. } => {}
         }
     }
     steps
@@ -206,8 +209,10 @@ fn changes_in_place(
 ) -> Vec<PlanStep> {
     let mut steps = Vec::new();
     for (name, was) in changed {
-        let (Some(was), Some(is)) = (was, planner.unit(name)) else { continue };
-        let Some(what) = difference(was, is) else { continue };
+        let Some(was) = was else { continue };
+        // An instance becomes what its template is, when its turn has come.
+        let is = planner.unit(was.template.as_ref().unwrap_or(name));
+        let Some(what) = is.and_then(|is| difference(was, is)) else { continue };
         let change = |machine: &MachineId| PlanStep {
             to: Some(machine.clone()),
             ..step(StepKind::Change, name, Some(what.to_owned()))
