@@ -328,7 +328,13 @@ impl World {
                 let attempts = self.runs.get(&id).into_iter().flat_map(|run| &run.value.attempts);
                 into.extend(attempts.map(|attempt| attempt.machine.clone()));
             }
-            Some(Key::Presence(id) | Key::Machine(id) | Key::Question(id, _) | Key::Updated(id, _)) => {
+            Some(
+                Key::Presence(id)
+                | Key::Machine(id)
+                | Key::Settings(id)
+                | Key::Question(id, _)
+                | Key::Updated(id, _),
+            ) => {
                 into.insert(id);
             }
             _ => {}

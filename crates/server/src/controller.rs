@@ -124,6 +124,8 @@ pub(crate) struct Planning {
     changed: Arc<Changed>,
     /// Until when the settings of machines mean what the planner was told, by machine: maintenance begins or ends then.
     next: BTreeMap<MachineId, Timestamp>,
+    /// Machines whose settings do not say yet that maintenance began or ended.
+    unwritten: BTreeSet<MachineId>,
     /// When it was last said why units are nowhere, and whether that may be other by now.
     explained: Option<tokio::time::Instant>,
     unexplained: bool,
@@ -136,6 +138,7 @@ impl Planning {
             planner: Planner::new(READER),
             changed,
             next: BTreeMap::new(),
+            unwritten: BTreeSet::new(),
             explained: None,
             unexplained: true,
         }
@@ -150,7 +153,11 @@ impl Planning {
             let now = (inner.clock)();
             inner.metrics.passes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             self.learn(&world, changed, now);
-            let fitting = match self.fitting(&world, now)? {
+            let fitting = match self.maintenance(&world, now)? {
+                None => self.fitting(&world, now)?,
+                maintenance => maintenance,
+            };
+            let fitting = match fitting {
                 None => self.asked_for(&world, now)?,
                 fitting => fitting,
             };
@@ -200,6 +207,7 @@ impl Planning {
             ChangedKeys::All => {
                 self.planner = Planner::new(READER);
                 self.next.clear();
+                self.unwritten.clear();
                 for key in keys_of(world) {
                     self.tell(world, &key, now);
                 }
@@ -228,6 +236,10 @@ impl Planning {
                 match settings.and_then(|settings| next_change(settings, now)) {
                     Some(next) => drop(self.next.insert(id.clone(), next)),
                     None => drop(self.next.remove(id)),
+                }
+                match settings.filter(|settings| settings.in_maintenance != settings.maintenance_at(now)) {
+                    Some(_) => drop(self.unwritten.insert(id.clone())),
+                    None => drop(self.unwritten.remove(id)),
                 }
                 Change::Settings(id.clone(), settings.map(|settings| as_of(settings, now)))
             }
@@ -258,6 +270,18 @@ impl Planning {
         for subject in actions.iter().flat_map(Action::writes) {
             self.tell(world, &key_of(subject), now);
         }
+    }
+
+    /// Writes down that maintenance began or ended, for all who look at no clock: global units stop and come back by it.
+    fn maintenance(&mut self, world: &World, now: Timestamp) -> Result<Option<(Txn, Vec<Action>)>, Error> {
+        let mut txn = Txn::new();
+        // The cache tells of what was written, and what was not is tried again.
+        for id in self.unwritten.iter().take(ACTIONS) {
+            let Some(held) = world.settings.get(id) else { continue };
+            let key = Key::Settings(id.clone());
+            txn = unchanged(txn, world, &key).put(key, json(&held.value.clone().at(now))?);
+        }
+        Ok((!txn.ops().is_empty()).then_some((txn, Vec::new())))
     }
 
     /// What was asked for beside what the state asks for: to even out.
@@ -542,8 +566,7 @@ fn read_instance(template: &Unit, instance: &UnitName) -> Option<Requirements> {
     read(&template.text, instance)
 }
 
-/// The global units that are to run on a machine. Maintenance does not stop them, as no change tells of its beginning;
-/// draining does.
+/// The global units that are to run on a machine: none while it is drained, or while maintenance is noted down.
 pub(crate) fn globals_on<'w>(world: &'w World, machine: &MachineId) -> Vec<&'w Unit> {
     let Some(about) = world.machines.get(machine) else { return Vec::new() };
     let unit = |name: &UnitName| world.units.get(name).map(|held| &held.value);

@@ -80,7 +80,7 @@ pub(super) fn changed_settings(
     next.metadata.extend(change.metadata.clone());
     next.availability = change.availability.unwrap_or(next.availability);
     next.maintenance = change.maintenance.clone().unwrap_or(next.maintenance);
-    next.maintenance.retain(|span| now < span.until);
+    next = next.at(now);
     if let Some(span) = next.maintenance.iter().find(|span| span.until <= span.from) {
         return Err(Error::invalid(format!(
             "maintenance from {} until {} has no length",
