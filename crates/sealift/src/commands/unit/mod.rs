@@ -2,6 +2,7 @@
 
 mod journal;
 mod list;
+mod unmet;
 mod verify;
 pub(super) mod wait;
 pub(super) mod words;
@@ -36,7 +37,7 @@ pub(super) async fn unit(command: UnitCommand, global: &Global) -> Result<ExitCo
         UnitCommand::Status(args) => list::status(&args.units, global).await,
         UnitCommand::Journal(args) => journal::journal(&args, global).await,
         UnitCommand::Ssh(args) => super::ssh::unit(args, global).await,
-        UnitCommand::Verify(args) => verify::verify(&args, global),
+        UnitCommand::Verify(args) => verify::verify(&args, global).await,
         UnitCommand::Explain(args) => list::explain(&args.unit, global).await,
     }
 }
