@@ -633,6 +633,9 @@ pub struct Finish {
     /// The commit's unit files, which are in the artifact too.
     #[serde(default)]
     pub units: BTreeMap<UnitName, String>,
+    /// The files of their `<unit>.d/` folders, in the same way.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drop_ins: BTreeMap<UnitName, BTreeMap<String, String>>,
 }
 
 /// What `GET /v1/packages` lists.
