@@ -249,6 +249,24 @@ fn read(name: &UnitName, text: &str) -> Result<sealift_model::Requirements, Erro
     Err(Error::Invalid { message, help: finding.help.clone() })
 }
 
+/// The units of the request as they would be.
+pub(super) fn wanted_units(world: &World, wanted: &PutUnits) -> Result<Vec<(Unit, UnitChange)>, Error> {
+    check(wanted)?;
+    wanted.units.iter().map(|unit| change(world, unit, wanted.replace)).collect()
+}
+
+/// Refuses to destroy what is not there by hand, or too much.
+pub(super) fn check_destroyed(world: &World, names: &[UnitName]) -> Result<(), Error> {
+    most(names.len())?;
+    for name in names {
+        let app = world.units.get(name).and_then(|unit| unit.value.app.as_ref());
+        if let Some((app, _)) = app {
+            return Err(Error::Conflict(format!("{name} belongs to app {app}; it goes with a push")));
+        }
+    }
+    Ok(())
+}
+
 /// The transactions that make all of it so, each no larger than a store takes, and what each unit is afterwards.
 fn changes(world: &World, wanted: &PutUnits) -> Result<(Vec<Txn>, Vec<UnitChange>), Error> {
     let mut txns = Transactions::default();
@@ -383,18 +401,14 @@ pub(super) async fn destroy(
     State(inner): State<Arc<Inner>>,
     Json(wanted): Json<DestroyUnits>,
 ) -> Result<Json<List<UnitName>>, Error> {
-    most(wanted.names.len())?;
     let mut destroyed = BTreeSet::new();
     loop {
         let txns = {
             let world = inner.cache.world();
+            check_destroyed(&world, &wanted.names)?;
             let mut txns = Transactions::default();
             for name in wanted.names.iter().collect::<BTreeSet<_>>() {
                 let key = Key::Unit(name.clone());
-                let app = world.units.get(name).and_then(|unit| unit.value.app.as_ref());
-                if let Some((app, _)) = app {
-                    return Err(Error::Conflict(format!("{name} belongs to app {app}; it goes with a push")));
-                }
                 if world.modified(&key).is_some() {
                     txns.add(&world, &key, None);
                     destroyed.insert(name.clone());
