@@ -5,6 +5,7 @@
 
 mod agent;
 mod approvals;
+mod commit_units;
 pub mod enrolment;
 mod questions;
 pub mod releases;

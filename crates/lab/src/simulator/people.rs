@@ -331,7 +331,8 @@ impl Sim {
         }
         let now = self.now();
         let package = package(name, run.id.clone(), self.people.digest.clone(), now);
-        let release = Release { number, package, units, created_at: now, extra: Extra::new() };
+        let drop_ins = BTreeMap::new();
+        let release = Release { number, package, units, drop_ins, created_at: now, extra: Extra::new() };
         self.server.releases.insert((project.clone(), number), Made { release, requirements });
         let branch = self.people.branch.clone();
         self.server.switch(&project, number, &branch, now);
