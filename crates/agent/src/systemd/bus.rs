@@ -150,12 +150,14 @@ pub struct Systemd {
 /// Who waits for a list of units. One list is asked for at a time, and answers all who came before it.
 #[derive(Debug, Default)]
 struct Questions {
-    waiting: Mutex<Vec<(UnitName, oneshot::Sender<Result<Listed, Error>>)>>,
+    waiting: Mutex<Vec<Waiting>>,
     turn: tokio::sync::Mutex<()>,
 }
 
+type Waiting = (UnitName, oneshot::Sender<Result<Listed, Error>>);
+
 impl Questions {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<(UnitName, oneshot::Sender<Result<Listed, Error>>)>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Vec<Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

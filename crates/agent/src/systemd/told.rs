@@ -34,7 +34,9 @@ pub(super) struct OfService {
 
 /// By systemd's object path. Whatever systemd forgets, or reads again, is forgotten here.
 #[derive(Debug, Default)]
-pub(super) struct Told(Mutex<BTreeMap<String, (Option<OfUnit>, Option<OfService>)>>);
+pub(super) struct Told(Mutex<BTreeMap<String, Known>>);
+
+type Known = (Option<OfUnit>, Option<OfService>);
 
 impl Told {
     /// Takes in a signal; true if the unit's picture is whole with it.
@@ -59,15 +61,15 @@ impl Told {
         self.lock().remove(path);
     }
 
-    pub(super) fn get(&self, path: &str) -> (Option<OfUnit>, Option<OfService>) {
+    pub(super) fn get(&self, path: &str) -> Known {
         self.lock().get(path).cloned().unwrap_or_default()
     }
 
-    fn change(&self, path: &str, change: impl FnOnce(&mut (Option<OfUnit>, Option<OfService>))) {
+    fn change(&self, path: &str, change: impl FnOnce(&mut Known)) {
         change(self.lock().entry(path.to_owned()).or_default());
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (Option<OfUnit>, Option<OfService>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
