@@ -15,8 +15,10 @@ use sealift_model::{Assignment, Machine, SessionId, Timestamp};
 use sealift_package::signing::PublicKey;
 use sealift_pipeline::EngineOptions;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::contact::Contact;
 use crate::questions::Questions;
 use crate::releases::{self, Releases};
 use crate::reports::Reports;
@@ -74,6 +76,11 @@ pub struct Agent {
     runs: Runs,
     reports: Reports,
     questions: Questions,
+    contact: Contact,
+    /// Counts how often the machine was found to be cut off: a session ends with it.
+    cut_off: watch::Sender<u64>,
+    /// Held while units are stopped for it: nothing begins anew before they are.
+    stopping: tokio::sync::Mutex<()>,
 }
 
 impl Agent {
@@ -114,7 +121,19 @@ impl Agent {
         let runs = Runs::new(run_options, options.client.clone(), options.clock.clone());
         let questions =
             Questions::new(options.machine.id.clone(), options.client.clone(), units.clone(), manager.scope);
-        Ok(Self { options, manager, units, runs, reports, questions })
+        let contact = Contact::open(options.state_dir.join("contact"));
+        let cut_off = watch::Sender::new(0);
+        Ok(Self {
+            options,
+            manager,
+            units,
+            runs,
+            reports,
+            questions,
+            contact,
+            cut_off,
+            stopping: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Which systemd it drives.
@@ -135,6 +154,7 @@ impl Agent {
             () = shutdown.cancelled() => Ok(()),
             error = self.units.follow() => Err(Error::Systemd(launch::Error::System(error))),
             () = self.sessions() => Ok(()),
+            () = self.guard() => Ok(()),
         };
         self.units.stop();
         self.questions.stop();
@@ -149,7 +169,9 @@ impl Agent {
             let session = (self.options.sessions)();
             let new = NewSession { machine: self.options.machine.clone(), session: session.clone() };
             // From here on we may be in contact again, and what we were told before may not hold any more.
+            drop(self.stopping.lock().await);
             self.units.wait();
+            let mut cut_off = self.cut_off.subscribe();
             let begun = self.begin_session(&new).await;
             tracing::info!(%session, "a session with the server began");
             let ttl = Duration::from_millis(begun.ttl_millis);
@@ -158,6 +180,8 @@ impl Agent {
                 () = self.keep_alive(&session, ttl, &turned) => {}
                 () = self.follow_assignments(&session, turned.subscribe()) => {}
                 () = self.report(&session, turned.subscribe()) => {}
+                // It begins anew, so that we are told anew what is still ours.
+                Ok(()) = cut_off.changed() => {}
             }
             tracing::warn!(%session, "the session is over");
             // Attempts belong to their session.
@@ -171,12 +195,46 @@ impl Agent {
         let path = format!("/v1/machines/{}/session", self.options.machine.id);
         let mut pause = RETRY_FIRST;
         loop {
-            match self.options.client.post(&path, new).await {
-                Ok(begun) => return begun,
+            let asked = Instant::now();
+            match self.options.client.post::<_, SessionBegun>(&path, new).await {
+                Ok(begun) => {
+                    self.heard(asked, Duration::from_millis(begun.ttl_millis));
+                    return begun;
+                }
                 Err(error) => tracing::warn!(%error, "the server cannot be reached; trying again"),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_LONGEST);
+        }
+    }
+
+    fn heard(&self, asked: Instant, ttl: Duration) {
+        self.contact.heard(asked, ttl, self.units.stop_when_cut_off());
+    }
+
+    /// Stops units with `CutOff=stop` before the machine's lease can have run out. Never ends.
+    async fn guard(&self) {
+        let mut changes = self.contact.changes();
+        loop {
+            let heard = *changes.borrow_and_update();
+            let due = async {
+                match heard {
+                    Some(heard) => tokio::time::sleep_until(heard.stop_at()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Ok(()) = changes.changed() => continue,
+                () = due => {}
+            }
+            if let Some(heard) = heard.filter(|_| self.units.stop_when_cut_off()) {
+                tracing::warn!("no server was heard of for too long: units with CutOff=stop are stopped");
+                let _stopping = self.stopping.lock().await;
+                self.cut_off.send_modify(|count| *count += 1);
+                self.units.cut_off(heard.kill_at()).await;
+            }
+            // The sender is in `self`.
+            changes.changed().await.ok();
         }
     }
 
@@ -185,9 +243,11 @@ impl Agent {
     async fn keep_alive(&self, session: &SessionId, ttl: Duration, turned: &watch::Sender<()>) {
         loop {
             tokio::time::sleep(ttl / 3).await;
+            let asked = Instant::now();
             match self.renew(session, ttl / 6).await {
-                Ok(None) => {}
+                Ok(None) => self.heard(asked, ttl),
                 Ok(Some(server)) => {
+                    self.heard(asked, ttl);
                     let silent = self.options.client.address().clone();
                     tracing::warn!(%silent, %server, "the server is silent; another one is asked from now on");
                     self.options.client.turn_to(&server);

@@ -6,6 +6,7 @@
 mod agent;
 mod approvals;
 mod commit_units;
+mod contact;
 pub mod enrolment;
 mod questions;
 pub mod releases;

@@ -8,6 +8,7 @@
 //! A unit is known by its file's name, here and in reports. systemd may have it by another: `web.container` is its
 //! `web.service`, which Quadlet makes when systemd reads its files.
 
+mod cut_off;
 mod files;
 mod gate;
 mod one;
@@ -15,13 +16,14 @@ mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sealift_model::diagnostic::chain;
 use sealift_model::{
-    ActiveState, Gate, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus, Withdrawal,
+    ActiveState, CutOff, Gate, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus,
+    Withdrawal,
 };
 use sealift_unitfile::UnitFile;
 use tokio::sync::watch;
@@ -140,6 +142,7 @@ struct Held {
     group: GroupKey,
     /// The object that systemd has of it.
     path: String,
+    cut_off: CutOff,
 }
 
 struct Inner {
@@ -156,6 +159,8 @@ struct Inner {
     /// Rises when a Quadlet file comes, changes or goes: what Quadlet says of the others may be different then.
     quadlet_files: watch::Sender<u64>,
     gates: gate::Gates,
+    /// Units with `CutOff=stop` are not to run until it is told anew what is.
+    is_cut_off: AtomicBool,
     written: AtomicU64,
     reloaded: tokio::sync::Mutex<u64>,
     stop: CancellationToken,
@@ -193,6 +198,7 @@ impl Units {
             held: Mutex::default(),
             quadlet_files: watch::Sender::new(0),
             gates: gate::Gates::default(),
+            is_cut_off: AtomicBool::new(false),
             written: AtomicU64::new(0),
             reloaded: tokio::sync::Mutex::new(0),
             stop: CancellationToken::new(),
@@ -201,11 +207,12 @@ impl Units {
         for (unit, record) in units.inner.records.all()? {
             let group = record.app.clone().map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
             let path = unit_path(&files::in_systemd(&unit, Some(&record)));
-            units.inner.held().insert(unit.clone(), Held { group, path });
+            let held = Held { group, path, cut_off: record.cut_off };
+            units.inner.held().insert(unit.clone(), held);
             // What is not done is told as well: a unit that is left out counts as not being here.
             let carried_out = match record.phase {
                 Phase::Done if units.inner.is_of_this_life(&record) => record,
-                Phase::Done | Phase::Writing | Phase::Starting { .. } | Phase::Stopping => {
+                Phase::Done | Phase::Writing | Phase::Starting { .. } | Phase::CutOff | Phase::Stopping => {
                     Record { generation: record.generation.saturating_sub(1), ..record }
                 }
             };
@@ -229,6 +236,7 @@ impl Units {
     /// Everything that is assigned; what is held and not among it goes. `dropped` is what is wanted to be confirmed to
     /// be gone.
     pub fn set_all(&self, assignments: Vec<UnitAssignment>, mut dropped: Vec<Withdrawal>) {
+        self.inner.is_cut_off.store(false, Ordering::SeqCst);
         let wanted: BTreeSet<_> = assignments.iter().map(|assignment| &assignment.unit.name).collect();
         let known: BTreeSet<_> = dropped.iter().map(|dropped| dropped.unit.clone()).collect();
         for unit in self.inner.held().keys().filter(|unit| !wanted.contains(unit) && !known.contains(*unit)) {
@@ -259,7 +267,8 @@ impl Units {
                 let key = app.map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
                 let text = UnitFile::parse(&assignment.unit.text);
                 let path = unit_path(&text.name_in_systemd(&unit));
-                held.insert(unit.clone(), Held { group: key.clone(), path });
+                let cut_off = assignment.unit.requirements.cut_off;
+                held.insert(unit.clone(), Held { group: key.clone(), path, cut_off });
                 by_group.entry(key).or_default().insert(unit, Wish::Hold(Box::new(assignment)));
             }
             for dropped in dropped {

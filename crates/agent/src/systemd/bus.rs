@@ -237,6 +237,18 @@ impl Systemd {
         self.job("RestartUnit", unit).await
     }
 
+    /// Sends SIGKILL to all of the unit's processes. A unit that has none is fine.
+    ///
+    /// # Errors
+    /// When systemd says no.
+    pub async fn kill(&self, unit: &UnitName) -> Result<(), Error> {
+        const SIGKILL: i32 = 9;
+        match self.call(ROOT, MANAGER, "KillUnit", &(unit.as_str(), "all", SIGKILL)).await {
+            Err(error) if error.is_unknown_unit() => Ok(()),
+            other => other,
+        }
+    }
+
     /// Forgets that a unit failed. A unit that systemd has already forgotten is fine.
     ///
     /// # Errors

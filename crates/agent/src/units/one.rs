@@ -4,8 +4,11 @@
 //! one does not know of.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use sealift_model::{ActiveState, DesiredState, Gate, UnitAssignment, UnitKind, UnitName, Withdrawal};
+use sealift_model::{
+    ActiveState, CutOff, DesiredState, Gate, UnitAssignment, UnitKind, UnitName, Withdrawal,
+};
 
 use super::files::{self, Files};
 use super::gate;
@@ -113,7 +116,7 @@ impl Inner {
                     }
                 }
                 // It came back before its stop was through, or was not begun.
-                Phase::Stopping | Phase::Writing | Phase::Done => {}
+                Phase::Stopping | Phase::Writing | Phase::CutOff | Phase::Done => {}
             }
         }
         if unit.name.kind().is_quadlet() {
@@ -156,6 +159,7 @@ impl Inner {
             enabled: files.installs,
             life: self.life,
             restarts: unit.restarts,
+            cut_off: unit.requirements.cut_off,
             gate: None,
             phase,
         }
@@ -247,7 +251,9 @@ impl Inner {
                 None => job.await?,
             }
         };
-        record.phase = Phase::Done;
+        // What was cut off meanwhile was stopped as well.
+        let stays = record.cut_off == CutOff::Keep || !self.is_cut_off.load(Ordering::SeqCst);
+        record.phase = if stays { Phase::Done } else { Phase::CutOff };
         let error = (!result.is_done()).then(|| Error::Job { result: result.0 });
         record.gate = match (&error, gate) {
             (Some(error), Some(Gate::Waiting)) => {
