@@ -12,6 +12,7 @@ use sealift_client::{Client, Lines};
 use sealift_model::{Assignment, Machine, SessionId, Timestamp};
 use sealift_package::signing::PublicKey;
 use sealift_pipeline::EngineOptions;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::questions::Questions;
@@ -150,10 +151,11 @@ impl Agent {
             let begun = self.begin_session(&new).await;
             tracing::info!(%session, "a session with the server began");
             let ttl = Duration::from_millis(begun.ttl_millis);
+            let turned = watch::Sender::new(());
             tokio::select! {
-                () = self.keep_alive(&session, ttl) => {}
-                () = self.follow_assignments(&session) => {}
-                () = self.report(&session) => {}
+                () = self.keep_alive(&session, ttl, &turned) => {}
+                () = self.follow_assignments(&session, turned.subscribe()) => {}
+                () = self.report(&session, turned.subscribe()) => {}
             }
             tracing::warn!(%session, "the session is over");
             // Attempts belong to their session.
@@ -176,29 +178,49 @@ impl Agent {
         }
     }
 
-    /// Returns when the server says that the session is over.
-    async fn keep_alive(&self, session: &SessionId, ttl: Duration) {
+    /// Returns when the server says that the session is over. Says when a server was silent and another one is asked: what
+    /// waits for the former need not wait until its connection breaks.
+    async fn keep_alive(&self, session: &SessionId, ttl: Duration, turned: &watch::Sender<()>) {
         let path = format!("/v1/machines/{}/keep-alive", self.options.machine.id);
         let body = KeepAlive { session: session.clone() };
+        let mut pause = ttl / 3;
         loop {
-            tokio::time::sleep(ttl / 3).await;
-            match self.options.client.post::<_, ()>(&path, &body).await {
-                Ok(()) => {}
-                Err(error) if error.code() == Some("fenced") => return,
-                Err(error) => tracing::warn!(%error, "a keep-alive did not get through"),
+            tokio::time::sleep(pause).await;
+            // Short enough that another server can be asked before the session is over.
+            let answer = tokio::time::timeout(ttl / 4, self.options.client.post::<_, ()>(&path, &body)).await;
+            pause = ttl / 3;
+            match answer {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) if error.code() == Some("fenced") => return,
+                Ok(Err(error)) => tracing::warn!(%error, "a keep-alive did not get through"),
+                Err(_) => {
+                    let silent = self.options.client.address().clone();
+                    self.options.client.turn_away();
+                    tracing::warn!(%silent, "the server is silent; asking the next one");
+                    turned.send_replace(());
+                    pause = Duration::ZERO;
+                }
             }
         }
     }
 
     /// Returns when the server says that the session is over.
-    async fn follow_assignments(&self, session: &SessionId) {
+    async fn follow_assignments(&self, session: &SessionId, mut turned: watch::Receiver<()>) {
         let path = format!("/v1/machines/{}/assignments?session={session}", self.options.machine.id);
         let mut pause = RETRY_FIRST;
         loop {
-            match self.options.client.lines::<AssignmentEvent>(&path).await {
+            turned.mark_unchanged();
+            let lines = tokio::select! {
+                lines = self.options.client.lines::<AssignmentEvent>(&path) => lines,
+                Ok(()) = turned.changed() => continue,
+            };
+            match lines {
                 Ok(lines) => {
                     pause = RETRY_FIRST;
-                    self.carry_out(session, lines).await;
+                    tokio::select! {
+                        () = self.carry_out(session, lines) => {}
+                        Ok(()) = turned.changed() => {}
+                    }
                 }
                 Err(error) if error.code() == Some("fenced") => return,
                 Err(error) => {
@@ -210,6 +232,7 @@ impl Agent {
         }
     }
 
+    /// May be dropped while it waits.
     async fn carry_out(&self, session: &SessionId, mut lines: Lines<AssignmentEvent>) {
         loop {
             match lines.next().await {
@@ -250,7 +273,7 @@ impl Agent {
     }
 
     /// Returns when the server says that the session is over.
-    async fn report(&self, session: &SessionId) {
+    async fn report(&self, session: &SessionId, mut turned: watch::Receiver<()>) {
         let path = format!("/v1/machines/{}/statuses", self.options.machine.id);
         let mut news = self.reports.all();
         let mut all = true;
@@ -261,7 +284,13 @@ impl Agent {
                 gone: news.gone.clone(),
                 all,
             };
-            match self.options.client.post::<_, ()>(&path, &body).await {
+            turned.mark_unchanged();
+            let answer = tokio::select! {
+                answer = self.options.client.post::<_, ()>(&path, &body) => answer,
+                // Said twice is as good as once.
+                Ok(()) = turned.changed() => continue,
+            };
+            match answer {
                 Ok(()) => {
                     all = false;
                     news = self.reports.next().await;

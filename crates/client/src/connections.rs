@@ -100,6 +100,12 @@ impl Connections {
         &addresses[self.current.load(Ordering::Relaxed) % addresses.len()]
     }
 
+    /// From now on the next server is asked, over a new connection.
+    pub(crate) fn turn_away(&self) {
+        self.current.fetch_add(1, Ordering::Relaxed);
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// One that waits, else a new one.
     pub(crate) async fn get(&self) -> Result<Connection, Error> {
         match self.take() {

@@ -129,6 +129,12 @@ impl Client {
         self.connections.current()
     }
 
+    /// Says that the server that was reached last is silent: requests from now on go to the next one, over new connections.
+    /// Those under way, and open streams, are left to whoever waits for them.
+    pub fn turn_away(&self) {
+        self.connections.turn_away();
+    }
+
     /// Asks for a JSON value.
     ///
     /// # Errors

@@ -291,9 +291,11 @@ impl Planner {
         if placement.is_none() && !is_global {
             return;
         }
-        let generation = self.unit(unit).map_or(0, |unit| unit.generation);
+        let generation = self
+            .unit(unit)
+            .map_or(0, |unit| unit.given().map_or(unit.generation, |version| version.generation));
         let placement = placement.map_or(0, |placement| placement.id);
-        let word = Word { placement, up: true, generation, failed: None };
+        let word = Word { placement, up: true, settling: false, generation, failed: None };
         self.set_word(machine, unit, Some(word), false);
     }
 
@@ -458,7 +460,7 @@ impl Planner {
                 self.last_placement += 1;
                 let id = self.last_placement;
                 let placement = Placement { id, unit: unit.clone(), machine: machine.clone(), since: now };
-                let word = Word { placement: id, up: false, generation: 0, failed: None };
+                let word = Word { placement: id, up: false, settling: false, generation: 0, failed: None };
                 self.set_word(machine, unit, Some(word), true);
                 self.set_placement(unit, Some(&placement), true);
             }
@@ -1087,11 +1089,15 @@ fn word(status: &UnitStatus) -> Word {
         Some(Gate::Failed { why }) => (false, Some(why.as_str())),
         Some(Gate::Waiting) => (false, None),
         // An agent that knows of no gates says whether it is up, and why it is not.
+        _ if status.active == ActiveState::Failed => {
+            (true, Some(status.result.as_deref().unwrap_or("it failed")))
+        }
         None | Some(Gate::Passed | Gate::Unknown) => (true, status.error.as_deref()),
     };
     Word {
         placement: status.placement,
         up: heard && !down && passed,
+        settling: heard && !down && status.gate == Some(Gate::Waiting),
         generation: status.generation,
         failed: failed.map(Arc::from),
     }

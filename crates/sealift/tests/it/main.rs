@@ -18,6 +18,7 @@ mod fleet;
 mod fleetd;
 mod host;
 mod plan;
+mod rollouts;
 mod screen;
 mod secrets;
 mod ssh;

@@ -121,15 +121,25 @@ fn instance_trouble(
 ) -> Option<(String, bool)> {
     let waiting = |why: &str| Some((why.to_owned(), false));
     let Some(unit) = world.units.get(name).map(|held| &held.value) else {
-        return waiting("it is not made yet");
+        let trouble = inner.problems.get(None, name).map(|trouble| (trouble.text, trouble.lasts));
+        return trouble.or_else(|| waiting("it is not made yet"));
     };
     if unit.text != template.text || unit.desired != template.desired {
         return waiting("it has its template's former text");
     }
     match unit.update.as_ref().map(|update| &update.stage) {
-        Some(UpdateStage::Back { why }) => return Some((format!("the change was taken back: {why}"), true)),
+        Some(UpdateStage::Back { why }) => {
+            let placed = world.placements.get(name).map(|held| &held.value.machine);
+            let status = placed.and_then(|machine| world.status(machine, name));
+            let previous = unit.given().map(|version| version.generation);
+            return match status.filter(|held| Some(held.value.generation) == previous) {
+                Some(_) => Some((format!("the change was taken back: {why}"), true)),
+                None => waiting(&format!("the change is being taken back: {why}")),
+            };
+        }
         Some(UpdateStage::Waiting) => return waiting("it waits for its turn in the rollout"),
-        Some(UpdateStage::Begun { .. }) | None => {}
+        Some(UpdateStage::Begun { .. }) => return waiting("the rollout is not over yet"),
+        None => {}
     }
     let Some(placement) = world.placements.get(name).map(|held| &held.value) else {
         let trouble = inner.problems.get(None, name).map(|trouble| trouble.text);

@@ -134,7 +134,7 @@ impl Client {
         Q: prost::Message + Clone + 'static,
         A: prost::Message + Default + 'static,
     {
-        self.attempts(repeat, |channel, token, limit| {
+        self.attempts(repeat, self.timeout / 3, |channel, token, limit| {
             let request = self.request(message.clone(), token, Some(limit));
             async move {
                 let mut grpc = ready(channel).await?;
@@ -145,13 +145,14 @@ impl Client {
         .await
     }
 
-    /// One request, and the first answer of a call that could give more. Only for what may be done twice.
+    /// One request, and the first answer of a call that could give more. Only for what may be done twice, and is done at once:
+    /// a member that does not answer soon is not waited for.
     pub(super) async fn call_stream<Q, A>(&self, path: &'static str, message: Q) -> Result<A, CallError>
     where
         Q: prost::Message + Clone + 'static,
         A: prost::Message + Default + 'static,
     {
-        self.attempts(Repeat::Harmless, |channel, token, limit| {
+        self.attempts(Repeat::Harmless, self.timeout / 6, |channel, token, limit| {
             let request = self.request(stream::iter([message.clone()]), token, Some(limit));
             async move {
                 let mut answers = stream_on::<_, Q, A>(channel, path, request).await?;
@@ -172,7 +173,7 @@ impl Client {
         Q: prost::Message + Clone + 'static,
         A: prost::Message + Default + 'static,
     {
-        self.attempts(Repeat::Harmless, |_, token, _| {
+        self.attempts(Repeat::Harmless, self.timeout / 3, |_, token, _| {
             let requests = stream::iter([message.clone()]).chain(stream::pending());
             let request = self.request(requests, token, None);
             let number = *self.preferred.borrow();
@@ -199,7 +200,7 @@ impl Client {
         Q: prost::Message + Clone + 'static,
         A: prost::Message + Default + 'static,
     {
-        self.attempts(Repeat::Harmless, |channel, token, _| {
+        self.attempts(Repeat::Harmless, self.timeout / 3, |channel, token, _| {
             let request = self.request(message.clone(), token, None);
             async move {
                 let mut grpc = ready(channel).await?;
@@ -227,9 +228,11 @@ impl Client {
         }
     }
 
+    /// A member that says nothing for `patience` leaves the rest of the time to the others, if they may be asked at all.
     async fn attempts<A, F>(
         &self,
         repeat: Repeat,
+        patience: Duration,
         mut attempt: impl FnMut(Channel, Option<MetadataValue<Ascii>>, Duration) -> F,
     ) -> Result<A, CallError>
     where
@@ -245,8 +248,7 @@ impl Client {
             let number = *self.preferred.borrow();
             let member = self.member(number);
             let left = deadline.saturating_duration_since(Instant::now());
-            // A member that says nothing must leave time for the others, if they may be asked at all.
-            let limit = if repeat != Repeat::Never { left.min(self.timeout / 3) } else { left };
+            let limit = if repeat != Repeat::Never { left.min(patience) } else { left };
             let answer = async {
                 let token = self.token(member, limit).await?;
                 match tokio::time::timeout(limit, attempt(member.channel.clone(), token, limit)).await {

@@ -216,6 +216,14 @@ fn progress(event: &UnitEvent, generation: u64, goal: Goal) -> Progress {
     let update = view.unit.update.as_ref().filter(|_| goal == Goal::Launched);
     match update.map(|update| &update.stage) {
         Some(UpdateStage::Back { why }) => {
+            let previous = update.map_or(0, |update| update.previous.generation);
+            let is_back = |machine| {
+                let status: Option<&UnitStatus> = view.statuses.get(MachineId::as_str(machine));
+                view.away.contains(machine) || status.is_some_and(|status| status.generation == previous)
+            };
+            if !view.targets.iter().all(is_back) {
+                return Progress::Waiting(format!("the change is being taken back: {why}"));
+            }
             return Progress::Failed(format!("the change was taken back: {why}"));
         }
         Some(UpdateStage::Waiting) if !view.unit.requirements.global => {
