@@ -586,7 +586,15 @@ impl Follower {
                 world.concerned(event.key(), &mut concerned);
                 match event {
                     Event::Put(entry) => world.put(entry),
-                    Event::Delete { key, .. } => world.delete(key),
+                    Event::Delete { key, .. } => {
+                        world.delete(key);
+                        // What has stopped makes room for global units, which are on no machine by a placement.
+                        if let Some(Key::Status(machine, _)) = Key::parse(key)
+                            && !world.index.globals.is_empty()
+                        {
+                            concerned.insert(machine);
+                        }
+                    }
                 }
                 world.concerned(event.key(), &mut concerned);
             }

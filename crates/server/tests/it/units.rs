@@ -309,3 +309,20 @@ async fn global_units_go_by_drains_by_metadata_and_by_maintenance() {
     assert!(settings(&house, &agent, planned).await.unwrap().in_maintenance);
     agent.hear_until("their end", runs(&[])).await;
 }
+
+/// A global unit that waits for room comes once what is in its way has stopped, though nothing is placed or set then.
+#[tokio::test]
+async fn a_global_unit_comes_when_the_stop_that_it_waits_for_is_confirmed() {
+    let house = House::open().await;
+    let mut machine = machine(1, 0);
+    machine.capacity = sealift_model::Resources { memory: 1 << 30, cpu: 4000 };
+    let mut agent = Agent::begin(&house, &machine, 1).await;
+    launch(&house, "p.service", &format!("{SLEEP}\n[X-Fleet]\nMemory=800M\n")).await;
+    agent.hear_until("the placed unit", |agent| agent.unit_names() == ["p.service"]).await;
+    agent.report_all_up().await;
+    launch(&house, "g.service", &format!("{SLEEP}\n[X-Fleet]\nGlobal=yes\nMemory=800M\n")).await;
+    put_all(&house, vec![put("p.service", None, Some(DesiredState::Inactive))], false).await.unwrap();
+    agent.hear_until("the end", |agent| agent.unit_names().is_empty()).await;
+    agent.report(Vec::new(), &["p.service"]).await.unwrap();
+    agent.hear_until("the global unit", |agent| agent.unit_names() == ["g.service"]).await;
+}
