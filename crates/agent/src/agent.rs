@@ -70,17 +70,19 @@ pub enum Error {
 /// An agent that is ready to run.
 #[derive(Debug)]
 pub struct Agent {
-    options: Options,
-    manager: Manager,
-    units: Units,
+    pub(crate) options: Options,
+    pub(crate) manager: Manager,
+    pub(crate) units: Units,
     runs: Runs,
-    reports: Reports,
+    pub(crate) reports: Reports,
     questions: Questions,
     contact: Contact,
     /// Counts how often the machine was found to be cut off: a session ends with it.
     cut_off: watch::Sender<u64>,
     /// Held while units are stopped for it: nothing begins anew before they are.
     stopping: tokio::sync::Mutex<()>,
+    /// The session with the server, if there is one.
+    pub(crate) session: watch::Sender<Option<SessionId>>,
 }
 
 impl Agent {
@@ -133,6 +135,7 @@ impl Agent {
             contact,
             cut_off,
             stopping: tokio::sync::Mutex::default(),
+            session: watch::Sender::new(None),
         })
     }
 
@@ -151,7 +154,7 @@ impl Agent {
             tracing::warn!(%error, "cannot clear what earlier runs left; the next run tries again");
         }
         let outcome = tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
+            () = self.leave(&shutdown) => Ok(()),
             error = self.units.follow() => Err(Error::Systemd(launch::Error::System(error))),
             () = self.sessions() => Ok(()),
             () = self.guard() => Ok(()),
@@ -174,6 +177,7 @@ impl Agent {
             let mut cut_off = self.cut_off.subscribe();
             let begun = self.begin_session(&new).await;
             tracing::info!(%session, "a session with the server began");
+            self.session.send_replace(Some(session.clone()));
             let ttl = Duration::from_millis(begun.ttl_millis);
             let turned = watch::Sender::new(());
             tokio::select! {
@@ -183,6 +187,7 @@ impl Agent {
                 // It begins anew, so that we are told anew what is still ours.
                 Ok(()) = cut_off.changed() => {}
             }
+            self.session.send_replace(None);
             tracing::warn!(%session, "the session is over");
             // Attempts belong to their session.
             self.runs.stop_all_but(&[]);

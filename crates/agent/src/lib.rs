@@ -8,6 +8,7 @@ mod approvals;
 mod commit_units;
 mod contact;
 pub mod enrolment;
+mod hand_over;
 mod questions;
 pub mod releases;
 pub mod reports;

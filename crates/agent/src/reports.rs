@@ -76,6 +76,13 @@ impl Reports {
         News { statuses: inner.units.values().cloned().collect(), gone: inner.take_gone() }
     }
 
+    /// Whether something is still to be sent.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        let inner = self.lock();
+        !inner.changed.is_empty() || !inner.gone.is_empty()
+    }
+
     /// Waits for news and takes them. What could not be sent is given back by [`Reports::again`].
     pub async fn next(&self) -> News {
         loop {

@@ -228,6 +228,20 @@ impl Units {
         files::in_systemd(unit, record.as_ref())
     }
 
+    /// Whether the machine is being shut down; not if systemd does not say.
+    pub async fn machine_goes_down(&self) -> bool {
+        self.inner.systemd.is_going_down().await.unwrap_or(false)
+    }
+
+    /// How many units are here that could be elsewhere.
+    #[must_use]
+    pub fn movable(&self) -> usize {
+        let held = self.inner.held();
+        let is_placed =
+            |unit: &&UnitName| self.inner.reports.get(unit).is_some_and(|status| status.placement > 0);
+        held.keys().filter(is_placed).count()
+    }
+
     /// Touches no unit from now on. What runs goes on running.
     pub fn stop(&self) {
         self.inner.stop.cancel();

@@ -168,4 +168,7 @@ pub struct Maintenance {
 pub struct Presence {
     pub session: SessionId,
     pub since: Timestamp,
+    /// It is shutting down: its units go elsewhere as from a drained one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
 }

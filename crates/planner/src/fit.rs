@@ -29,7 +29,7 @@ impl Planner {
         match () {
             () if !host.is_there() => Some(Reason::Away),
             () if host.takes() => None,
-            () if host.is_drained() => Some(Reason::Drained),
+            () if host.is_left() => Some(Reason::Drained),
             () => Some(Reason::Cordoned),
         }
     }
@@ -40,7 +40,7 @@ impl Planner {
     pub(crate) fn objection_to_being(&self, unit: UnitIx, host: HostIx) -> Option<Reason> {
         let known = self.hosts[host].is_known();
         known.then(|| self.own_terms(unit, host)).flatten().or_else(|| {
-            if self.hosts[host].is_drained() {
+            if self.hosts[host].is_left() {
                 return Some(Reason::Drained);
             }
             (!self.hosts[host].is_there() && self.could_be_elsewhere(unit)).then_some(Reason::Away)

@@ -212,13 +212,23 @@ impl Host {
         self.machine.is_some() && self.presence.is_some()
     }
 
+    /// It shuts down, and is still there.
+    fn is_leaving(&self) -> bool {
+        self.presence.as_ref().is_some_and(|presence| presence.leaving)
+    }
+
     /// Units may come.
     pub(crate) fn takes(&self) -> bool {
-        self.is_there() && self.settings.availability == Availability::Active
+        self.is_there() && !self.is_leaving() && self.settings.availability == Availability::Active
     }
 
     pub(crate) fn is_drained(&self) -> bool {
         self.settings.availability == Availability::Drained
+    }
+
+    /// What is placed here has to leave.
+    pub(crate) fn is_left(&self) -> bool {
+        self.is_leaving() || self.is_drained()
     }
 
     /// Units that are or should be running here.

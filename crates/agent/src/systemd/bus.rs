@@ -425,6 +425,15 @@ impl Systemd {
         Ok(self.property(ROOT, MANAGER, "UserspaceTimestamp").await?.unwrap_or(0))
     }
 
+    /// Whether the machine is being shut down or started anew.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked.
+    pub async fn is_going_down(&self) -> Result<bool, Error> {
+        let state: Option<String> = self.property(ROOT, MANAGER, "SystemState").await?;
+        Ok(state.as_deref() == Some("stopping"))
+    }
+
     /// When the unit last began to start, if it ever did.
     ///
     /// # Errors

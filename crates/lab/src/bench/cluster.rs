@@ -32,7 +32,7 @@ pub(super) fn run() -> Result<Report, Error> {
     let binary =
         std::env::current_exe().map_err(super::io("find", "this program"))?.with_file_name("sealift");
     let base = hosts::base(None).map_err(failed("no tree to boot from"))?;
-    let plan = Plan { hosts: HOSTS, servers: HOSTS, base, program: binary };
+    let plan = Plan { hosts: HOSTS, servers: HOSTS, base, program: binary, machine_ttl: MACHINE_TTL };
     let cluster = Cluster::start(&plan).map_err(failed("no cluster"))?;
     let mut figures = start_and_destroy(&cluster)?;
     figures.extend(rest_and_loss(&cluster)?);

@@ -181,7 +181,7 @@ fn fleet(units: u32, machines: u32, demands: Demands) -> Result<Vec<Change>, Inv
         };
         let session = SessionId::from_bytes(u128::from(number).to_be_bytes());
         changes.push(Change::Machine(id.clone(), Some(machine)));
-        changes.push(Change::Presence(id, Some(Presence { session, since: NOW })));
+        changes.push(Change::Presence(id, Some(Presence { session, since: NOW, leaving: false })));
     }
     for number in 0..units {
         let unit = unit(number, demands)?;

@@ -80,6 +80,8 @@ pub struct Plan {
     pub base: PathBuf,
     /// The `sealift` to run.
     pub program: PathBuf,
+    /// How long a machine that is silent counts as there.
+    pub machine_ttl: Duration,
 }
 
 /// A cluster that is up. It goes when this is dropped.
@@ -119,7 +121,7 @@ impl Cluster {
             install(host, AGENT, &words)?;
         }
         for host in with_server {
-            let (ttl, address) = (MACHINE_TTL.as_secs(), host.address());
+            let (ttl, address) = (plan.machine_ttl.as_secs(), host.address());
             let words = format!(
                 "server --listen 0.0.0.0:{PORT} --plain --listen-tls 0.0.0.0:{TLS_PORT} --tls-name {address} \
                  --etcd {members} --machine-ttl {ttl}s"
@@ -353,7 +355,7 @@ impl Cluster {
 /// Puts a service of the program on a host that is off.
 fn install(host: &Host, name: &str, words: &str) -> Result<(), Error> {
     let text = format!(
-        "[Unit]\nAfter=network-online.target\nStartLimitIntervalSec=0\n\n\
+        "[Unit]\nAfter=network-online.target dbus.service\nStartLimitIntervalSec=0\n\n\
          [Service]\nExecStart={PROGRAM} {words}\nRestart=always\nRestartSec=200ms\n"
     );
     let unit = format!("{name}.service");

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use sealift_lab::cluster::soak::{Options, soak};
-use sealift_lab::cluster::{Cluster, Error, Plan};
+use sealift_lab::cluster::{Cluster, Error, MACHINE_TTL, Plan};
 use sealift_lab::hosts;
 
 #[derive(Debug, Args)]
@@ -44,6 +44,7 @@ pub(crate) fn run(args: &SoakArgs) -> Result<ExitCode, Error> {
         servers: args.hosts.min(SERVERS),
         base: hosts::base(args.base.as_deref())?,
         program: args.program.clone().unwrap_or_else(beside),
+        machine_ttl: MACHINE_TTL,
     };
     let cluster = Cluster::start(&plan)?;
     let options = Options { length: Duration::from_secs(args.minutes.saturating_mul(60)), seed };

@@ -57,7 +57,7 @@ impl Sim {
         let current = |session| self.server.is_current(machine, session);
         match request {
             Request::Begin { session } => {
-                let presence = Presence { session: session.clone(), since: self.now() };
+                let presence = Presence { session: session.clone(), since: self.now(), leaving: false };
                 if let Some(agent) = self.agents.get(machine) {
                     let record = (agent.machine.clone(), Some(presence));
                     self.server.snapshot.machines.insert(machine.clone(), record);

@@ -162,6 +162,19 @@ fn a_drained_machine_becomes_empty() {
     assert_eq!(world.where_is().into_values().collect::<Vec<_>>(), [2, 2, 2]);
 }
 
+#[test]
+fn a_machine_that_shuts_down_is_left_while_it_is_still_there() {
+    let mut world = World::of(2).unit("a.service", "").placed("a.service", 1).status(1, "a.service");
+    world.0.machines.get_mut(&machine_id(1)).unwrap().1.as_mut().unwrap().leaving = true;
+    assert_eq!(
+        world.plan(),
+        ["unplace a 1: the machine is drained"],
+        "and it has to confirm that it stopped"
+    );
+    let world = world.settled().confirmed(1, "a.service");
+    assert_eq!(world.plan(), ["place a 2"]);
+}
+
 /// As in a unit file, where `%i` is the instance.
 fn read(template: &Unit, instance: &UnitName) -> Option<Requirements> {
     Some(requirements(&template.text.replace("%i", instance.instance()?)))

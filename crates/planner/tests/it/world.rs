@@ -183,7 +183,9 @@ impl World {
             run_slots,
             ..Machine::new(id.clone(), format!("m{n}"))
         };
-        self.0.machines.insert(id, (machine, Some(Presence { session: session(n), since: NOW })));
+        self.0
+            .machines
+            .insert(id, (machine, Some(Presence { session: session(n), since: NOW, leaving: false })));
         self
     }
 

@@ -98,6 +98,7 @@ pub(crate) const RULES: &[Rule] = &[
     changes("POST", "/v1/machines/{machine}/settings", Need::Operate),
     says("/v1/machines/{machine}/session", Need::Itself),
     says("/v1/machines/{machine}/keep-alive", Need::Itself),
+    says("/v1/machines/{machine}/leave", Need::Itself),
     reads("/v1/machines/{machine}/assignments", Need::Itself),
     says("/v1/machines/{machine}/statuses", Need::Itself),
     says("/v1/machines/{machine}/answers/{question}", Need::Itself),

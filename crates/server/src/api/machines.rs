@@ -114,7 +114,7 @@ pub(super) async fn begin_session(
     };
     let ttl = inner.machine_ttl;
     let lease = inner.store.grant_lease(ttl).await?;
-    let presence = Presence { session: new.session, since: (inner.clock)() };
+    let presence = Presence { session: new.session, since: (inner.clock)(), leaving: false };
     // The record is only written when something about the machine changed: at rest nothing happens.
     let known = inner.cache.world().machines.get(&id).is_some_and(|held| held.value == new.machine);
     let mut txn = let_in.put_leased(Key::Presence(id.clone()), json(&presence)?, lease);
@@ -137,6 +137,33 @@ pub(super) async fn keep_alive(
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(sealift_store::Error::LeaseNotFound(_)) => Err(ended(&id)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The machine shuts down: what it has goes elsewhere while it is still there to confirm it. That is over with the session.
+pub(super) async fn leave(
+    State(inner): State<Arc<Inner>>,
+    Path(id): Path<MachineId>,
+    Json(body): Json<KeepAlive>,
+) -> Result<StatusCode, Error> {
+    loop {
+        let (lease, _) = current_session(&inner, &id, &body.session)?;
+        let lease = lease.ok_or_else(|| ended(&id))?;
+        let txn = {
+            let world = inner.cache.world();
+            let Some(held) = world.presence.get(&id) else { return Err(ended(&id)) };
+            let presence = Presence { leaving: true, ..held.value.clone() };
+            let key = Key::Presence(id.clone());
+            unchanged(Txn::new(), &world, &key).put_leased(key, json(&presence)?, lease)
+        };
+        match inner.commit(txn).await {
+            Ok(_) => {
+                tracing::info!(machine = id.short(), "a machine is shutting down; its units go elsewhere");
+                return Ok(StatusCode::NO_CONTENT);
+            }
+            Err(error) if error.wants_another_look() => inner.look_again().await?,
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -70,6 +70,7 @@ pub(crate) fn router(inner: Arc<Inner>, door: Door) -> Router {
         .route("/v1/machines/{machine}/answers/{question}", post(questions::answer))
         .route("/v1/machines/{machine}/session", post(machines::begin_session))
         .route("/v1/machines/{machine}/keep-alive", post(machines::keep_alive))
+        .route("/v1/machines/{machine}/leave", post(machines::leave))
         .route("/v1/machines/{machine}/assignments", get(machines::assignments))
         .route("/v1/machines/{machine}/statuses", post(machines::report))
         .route("/v1/runs", get(runs::list).post(runs::create))

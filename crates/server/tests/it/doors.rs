@@ -10,7 +10,7 @@ use crate::house::{House, TOKEN, assert_refused};
 use crate::wire;
 
 /// Every route but `/healthz` and `/v1/join`, by the methods that it has.
-const ROUTES: [(&str, &str); 70] = [
+const ROUTES: [(&str, &str); 71] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/units"),
     ("POST", "/v1/units"),
@@ -32,6 +32,7 @@ const ROUTES: [(&str, &str); 70] = [
     ("POST", "/v1/machines/{machine}/settings"),
     ("POST", "/v1/machines/{machine}/session"),
     ("POST", "/v1/machines/{machine}/keep-alive"),
+    ("POST", "/v1/machines/{machine}/leave"),
     ("GET", "/v1/machines/{machine}/assignments"),
     ("POST", "/v1/machines/{machine}/statuses"),
     ("GET", "/v1/runs"),

@@ -21,7 +21,7 @@ use crate::wire;
 
 /// Which of these get past the door: nobody (n), viewer (v), deployer of `hello` (d), deployer of another project (x),
 /// operator (o), admin (a), the machine that holds hello-1 (M), another machine (w).
-const WHO: [(&str, &str, &str); 71] = [
+const WHO: [(&str, &str, &str); 72] = [
     ("GET", "/v1/status", "vdxoa"),
     ("GET", "/v1/units", "vdxoa"),
     ("POST", "/v1/units", "oa"),
@@ -41,6 +41,7 @@ const WHO: [(&str, &str, &str); 71] = [
     ("POST", "/v1/machines/{machine}/settings", "oa"),
     ("POST", "/v1/machines/{machine}/session", "M"),
     ("POST", "/v1/machines/{machine}/keep-alive", "M"),
+    ("POST", "/v1/machines/{machine}/leave", "M"),
     ("GET", "/v1/machines/{machine}/assignments", "M"),
     ("POST", "/v1/machines/{machine}/statuses", "M"),
     ("POST", "/v1/machines/{machine}/answers/{question}", "M"),

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sealift_lab::cluster::judge::{self, Seen};
-use sealift_lab::cluster::{AGENT, Cluster, LONG, Plan, SERVER};
+use sealift_lab::cluster::{AGENT, Cluster, LONG, MACHINE_TTL, Plan, SERVER};
 use sealift_lab::hosts::{self, Host};
 use sealift_model::UnitName;
 
@@ -15,10 +16,14 @@ use super::{has_hosts, wait_for};
 const TEXT: &str = "[Service]\nExecStart=/bin/sleep 1d\n";
 
 pub(super) fn cluster(hosts: usize, servers: usize) -> Cluster {
+    cluster_with(hosts, servers, MACHINE_TTL)
+}
+
+fn cluster_with(hosts: usize, servers: usize, machine_ttl: Duration) -> Cluster {
     let tests = std::env::current_exe().unwrap();
     // target/debug/deps/it-... beside target/debug/sealift
     let program: PathBuf = tests.parent().unwrap().with_file_name("sealift");
-    let plan = Plan { hosts, servers, base: hosts::base(None).unwrap(), program };
+    let plan = Plan { hosts, servers, base: hosts::base(None).unwrap(), program, machine_ttl };
     match Cluster::start(&plan) {
         Ok(cluster) => cluster,
         Err(error) => panic!("{error} (or leave these tests out with SEALIFT_SKIP=hosts): {error:?}"),
@@ -151,4 +156,75 @@ fn a_host_that_is_cut_off_keeps_its_units_until_it_is_back() {
     // All at once, and all gone.
     cluster.destroy(&wanted.iter().cloned().collect::<Vec<_>>()).unwrap();
     settle(&cluster, &all, &BTreeSet::new());
+}
+
+#[test]
+fn a_host_that_is_switched_off_hands_its_units_over_first() {
+    if !has_hosts() {
+        return;
+    }
+    // A lease is longer than the whole test: nothing but the host's own word makes its units move.
+    let cluster = cluster_with(3, 1, Duration::from_secs(3600));
+    let all: Vec<_> = cluster.hosts().all().iter().collect();
+    let wanted = names(0..6);
+    launch(&cluster, &wanted);
+    let placed = settle(&cluster, &all, &wanted);
+    let leaving = all[2];
+    assert_eq!(count_on(&placed, leaving), 2, "{placed:?}");
+    // The end of its agent alone moves nothing, and its next life restarts nothing.
+    leaving.run("systemctl", &["restart", AGENT]).unwrap();
+    cluster.wait_for_machines(3, LONG).unwrap();
+    assert_left_alone(&placed, &judge::look(&all).unwrap());
+    leaving.power_off().unwrap();
+    let moved = settle(&cluster, &all[..2], &wanted);
+    assert_eq!(moved.iter().filter(|seen| seen.active == "active").count(), 6, "{moved:?}");
+}
+
+/// When systemd noted this of a unit, in microseconds since 1970.
+fn noted(host: &Host, unit: &UnitName, what: &str) -> u64 {
+    let words = ["show", "--value", "--timestamp=unix", "-p", what, unit.as_str()];
+    let text = host.run("systemctl", &words).unwrap();
+    text.trim().trim_start_matches('@').parse().unwrap_or(0)
+}
+
+#[test]
+fn a_unit_that_is_not_to_run_cut_off_stops_before_it_runs_elsewhere() {
+    if !has_hosts() {
+        return;
+    }
+    let cluster = cluster(3, 1);
+    let all: Vec<_> = cluster.hosts().all().iter().collect();
+    let alone = all[2];
+    let words = ["machine", "metadata", &alone.machine_id(), "side=far"];
+    cluster.call(all[0], &words, LONG).unwrap();
+    let (stops, keeps) = (names(0..1), names(1..2));
+    let here = "[X-Fleet]\nPreferMachineMetadata=side=far\n";
+    // The one that stops would take an hour to do so, and is killed before the lease is over.
+    let stubborn =
+        "[Service]\nExecStart=/bin/sh -c 'trap : TERM; while :; do sleep 1; done'\nTimeoutStopSec=1h\n";
+    let unit = |names: &BTreeSet<UnitName>, text: &str| {
+        cluster.launch(&names.iter().cloned().collect::<Vec<_>>(), text).unwrap();
+    };
+    unit(&stops, &format!("{stubborn}{here}CutOff=stop\n"));
+    unit(&keeps, &format!("{TEXT}{here}"));
+    let wanted: BTreeSet<_> = stops.union(&keeps).cloned().collect();
+    let placed = settle(&cluster, &all, &wanted);
+    assert_eq!(count_on(&placed, alone), 2, "{placed:?}");
+    let name = stops.first().unwrap();
+    let is_active = |hosts: &[&Host], name: &UnitName| {
+        let seen = judge::look(hosts).unwrap();
+        seen.iter().any(|seen| seen.unit == name.as_str() && seen.active == "active")
+    };
+
+    alone.cut().unwrap();
+    wait_for("it runs elsewhere", || is_active(&all[..2], name));
+    // By then it was over here, as systemd noted down on both; all hosts have one clock.
+    let began = all[..2].iter().map(|host| noted(host, name, "ActiveEnterTimestamp")).max().unwrap();
+    let ended = noted(alone, name, "InactiveEnterTimestamp");
+    assert!(0 < ended && ended <= began, "it ran twice: it ended at {ended}, and began elsewhere at {began}");
+    // The agent's next life knows that it is cut off, and the other unit runs on.
+    alone.run("systemctl", &["restart", AGENT]).unwrap();
+    assert!(!is_active(&[alone], name) && is_active(&[alone], keeps.first().unwrap()));
+    alone.uncut().unwrap();
+    settle(&cluster, &all, &wanted);
 }

@@ -189,7 +189,11 @@ mod tests {
                 capacity: Resources { memory: gib << 30, cpu: 2000 },
                 ..Machine::new(MachineId::from_bytes([number; 16]), format!("node-{number}"))
             },
-            presence: Some(Presence { session: SessionId::from_bytes([number; 16]), since: Timestamp(0) }),
+            presence: Some(Presence {
+                session: SessionId::from_bytes([number; 16]),
+                since: Timestamp(0),
+                leaving: false,
+            }),
             units: 0,
             runs: 0,
             settings: MachineSettings { availability: Availability::Drained, ..MachineSettings::default() },
