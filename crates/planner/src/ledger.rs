@@ -64,6 +64,7 @@ impl Concern {
         concern
     }
 
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Concern::default()
     }
@@ -85,6 +86,8 @@ pub struct Applied {
     pub before: Snapshot,
     pub after: Snapshot,
     pub changes: Vec<Change>,
+    /// What the changes concern.
+    pub concern: Concern,
 }
 
 impl Ledger {
@@ -241,10 +244,11 @@ impl Ledger {
         let mut after = before.clone();
         let fits = apply(&mut after, action, now);
         let changes = after.changes_since(&before);
+        let mut concern = Concern::default();
         for change in &changes {
-            self.set(change.clone());
+            concern.add(&self.set(change.clone()));
         }
-        Applied { fits, before, after, changes }
+        Applied { fits, before, after, changes, concern }
     }
 
     /// What this concerns: these machines with all that is on them, these units with their sets wherever they are, these

@@ -39,6 +39,42 @@ pub(super) struct Agent {
     reporting: bool,
 }
 
+/// All machines, and which of them may do something else than when they were last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Agents {
+    all: BTreeMap<MachineId, Agent>,
+    touched: BTreeSet<MachineId>,
+}
+
+impl Agents {
+    pub(super) fn add(&mut self, agent: Agent) {
+        self.touched.insert(agent.machine.id.clone());
+        self.all.insert(agent.machine.id.clone(), agent);
+    }
+
+    pub(super) fn get(&self, id: &MachineId) -> Option<&Agent> {
+        self.all.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &MachineId) -> Option<&mut Agent> {
+        let agent = self.all.get_mut(id)?;
+        self.touched.insert(id.clone());
+        Some(agent)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&MachineId, &Agent)> {
+        self.all.iter()
+    }
+
+    pub(super) fn ids(&self) -> Vec<MachineId> {
+        self.all.keys().cloned().collect()
+    }
+
+    pub(super) fn take_touched(&mut self) -> BTreeSet<MachineId> {
+        std::mem::take(&mut self.touched)
+    }
+}
+
 /// A unit that the machine has.
 #[derive(Debug)]
 pub(super) struct Held {

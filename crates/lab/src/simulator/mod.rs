@@ -15,14 +15,14 @@ mod oracle;
 mod people;
 mod server;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 
 use sealift_model::{InvalidName, MachineId, SessionId, UnitName};
 use sealift_planner::{Plan, Snapshot};
 
 use crate::rng::Rng;
-use agent::Agent;
+use agent::Agents;
 use clock::{Clock, Millis};
 use net::{Reply, Request};
 pub use oracle::Broken;
@@ -45,6 +45,8 @@ pub struct Options {
     pub planning: Planning,
     /// Whether each action is checked by the planner's own invariants. Without, what the machines do has to show it.
     pub check_actions: bool,
+    /// After how many events the whole world is judged, beside the part that an event can have changed.
+    pub full_every: usize,
 }
 
 /// Who decides.
@@ -64,7 +66,7 @@ impl PartialEq for Planning {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { events: 2_000, planning: Planning::Living, check_actions: true }
+        Options { events: 2_000, planning: Planning::Living, check_actions: true, full_every: 1 }
     }
 }
 
@@ -215,7 +217,7 @@ struct Sim {
     rng: Rng,
     clock: Clock<Event>,
     server: Server,
-    agents: BTreeMap<MachineId, Agent>,
+    agents: Agents,
     people: People,
     oracle: Oracle,
     summary: Summary,
@@ -252,7 +254,7 @@ fn tell(seed: u64, options: &Options, keep_last: bool) -> Result<Summary, Box<Fa
         rng,
         clock: Clock::new(),
         server: Server::new(),
-        agents: BTreeMap::new(),
+        agents: Agents::default(),
         people,
         oracle: Oracle::new(),
         summary: Summary::default(),
@@ -308,7 +310,14 @@ impl Sim {
             Event::People => self.somebody_acts()?,
         }
         self.tell_agents();
-        self.oracle.look(&self.server, &self.agents)
+        let (touched, changed) = (self.agents.take_touched(), std::mem::take(&mut self.server.unlooked));
+        let full = self.judges_fully();
+        self.oracle.look(&self.server, &self.agents, touched, changed, full)
+    }
+
+    /// Whether the whole world is looked at after this event.
+    fn judges_fully(&self) -> bool {
+        self.summary.events.is_multiple_of(self.options.full_every.max(1))
     }
 
     /// Waits until nothing is left to do; the world has to be as it is wanted then.
@@ -331,7 +340,7 @@ impl Sim {
     /// The server is away for a while and comes back: no unit may notice.
     fn outage(&mut self) -> Result<(), Broken> {
         let before = oracle::instances(&self.agents);
-        let placements = self.server.snapshot.placements.clone();
+        let placements = self.server.snapshot().placements.clone();
         let away = self.rng.between(1_000, 4 * TTL);
         self.server_away(away);
         let end = self.clock.now + away + 2 * TTL;
@@ -343,7 +352,7 @@ impl Sim {
         if before != after {
             return Err(Broken::Disturbed { why: format!("units before: {before:?}; after: {after:?}") });
         }
-        if placements != self.server.snapshot.placements {
+        if placements != self.server.snapshot().placements {
             return Err(Broken::Disturbed { why: "placements changed".into() });
         }
         Ok(())

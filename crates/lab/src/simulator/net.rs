@@ -3,6 +3,7 @@
 use sealift_model::{
     AttemptEnd, MachineId, PackageName, Presence, RunId, RunState, SessionId, UnitStatus, Withdrawal,
 };
+use sealift_planner::Change;
 
 use super::server::Assigned;
 use super::{Broken, Event, Life, Sim};
@@ -59,9 +60,8 @@ impl Sim {
             Request::Begin { session } => {
                 let presence = Presence { session: session.clone(), since: self.now() };
                 if let Some(agent) = self.agents.get(machine) {
-                    let record = (agent.machine.clone(), Some(presence));
-                    self.server.snapshot.machines.insert(machine.clone(), record);
-                    self.server.changed = true;
+                    self.server.set(Change::Machine(machine.clone(), Some(agent.machine.clone())));
+                    self.server.set(Change::Presence(machine.clone(), Some(presence)));
                 }
                 self.renew(machine);
                 Ok(Reply::Done)

@@ -7,6 +7,7 @@ use sealift_model::{
     MachineId, MachineSettings, PackageName, ProjectName, Release, Requirements, Resources, Run, RunId,
     RunState, Unit, UnitName, UpdatePolicy,
 };
+use sealift_planner::Change;
 
 use super::agent::Agent;
 use super::server::{Made, commit, package};
@@ -129,7 +130,7 @@ impl Sim {
     pub(super) fn first_machines(&mut self) {
         for machine in self.people.machines.clone() {
             let id = machine.id.clone();
-            self.agents.insert(id.clone(), Agent::new(machine));
+            self.agents.add(Agent::new(machine));
             let delay = self.rng.between(0, 5_000);
             self.clock.after(delay, Event::Start { machine: id });
         }
@@ -143,7 +144,7 @@ impl Sim {
         self.clock.after(delay, Event::People);
         // People reach the server or go away again; what breaks breaks all the same.
         let what = self.rng.below(if self.server.away { 24 } else { 100 });
-        let ids: Vec<MachineId> = self.agents.keys().cloned().collect();
+        let ids: Vec<MachineId> = self.agents.ids();
         let victim = self.rng.pick(&ids).cloned();
         match (what, victim) {
             (0..=5, Some(id)) => self.cut(&id),
@@ -207,7 +208,7 @@ impl Sim {
     /// Nothing breaks any more, and what is broken comes back.
     pub(super) fn heal_all(&mut self) {
         self.calm = true;
-        let ids: Vec<MachineId> = self.agents.keys().cloned().collect();
+        let ids: Vec<MachineId> = self.agents.ids();
         for id in ids {
             self.heal(&id);
             self.start_agent(&id);
@@ -221,13 +222,13 @@ impl Sim {
     fn hand_unit(&mut self) -> Option<UnitName> {
         let ours = |unit: &&Unit| unit.app.is_none();
         let units: Vec<_> =
-            self.server.snapshot.units.values().filter(ours).map(|unit| unit.name.clone()).collect();
+            self.server.snapshot().units.values().filter(ours).map(|unit| unit.name.clone()).collect();
         self.rng.pick(&units).cloned()
     }
 
     fn submit(&mut self) {
         let Some(name) = self.rng.pick(&self.people.hand_units).cloned() else { return };
-        if self.server.snapshot.units.get(&name).is_some_and(|unit| unit.app.is_some()) {
+        if self.server.snapshot().units.get(&name).is_some_and(|unit| unit.app.is_some()) {
             return;
         }
         let requirements = self.people.requirements(&mut self.rng);
@@ -237,26 +238,25 @@ impl Sim {
             generation: self.server.generations.get(&name).copied().unwrap_or(0) + 1,
             ..Unit::new(name.clone(), self.people.text(), desired)
         };
-        self.server.snapshot.units.insert(name, unit);
-        self.server.changed = true;
+        self.server.set_unit(unit);
     }
 
     fn destroy(&mut self) {
         let Some(name) = self.hand_unit() else { return };
-        self.server.snapshot.units.remove(&name);
-        self.server.changed = true;
+        self.server.set(Change::Unit(name, None));
     }
 
     fn wish(&mut self) {
         let Some(name) = self.hand_unit() else { return };
         let wishes = [DesiredState::Inactive, DesiredState::Loaded, DesiredState::Launched];
         let wish = self.rng.pick(&wishes).copied();
-        if let (Some(unit), Some(wish)) = (self.server.snapshot.units.get_mut(&name), wish)
+        let unit = self.server.snapshot().units.get(&name).cloned();
+        if let (Some(mut unit), Some(wish)) = (unit, wish)
             && unit.desired != wish
         {
             unit.desired = wish;
             unit.generation += 1;
-            self.server.changed = true;
+            self.server.set_unit(unit);
         }
     }
 
@@ -267,7 +267,7 @@ impl Sim {
             *number += 1;
             let id = RunId { project, number: *number };
             let run = Run {
-                id: id.clone(),
+                id,
                 branch: self.people.branch.clone(),
                 commit: self.people.commit.clone(),
                 subject: String::new(),
@@ -283,15 +283,14 @@ impl Sim {
                 approvals: Vec::new(),
                 extra: Extra::new(),
             };
-            self.server.snapshot.runs.insert(id, run);
-            self.server.changed = true;
+            self.server.set_run(run);
         }
     }
 
     fn abort(&mut self) -> Result<(), Broken> {
         let runs: Vec<RunId> = self
             .server
-            .snapshot
+            .snapshot()
             .runs
             .values()
             .filter(|run| !run.state.is_end())
@@ -346,8 +345,7 @@ impl Sim {
         if self.rng.chance(20) {
             settings.metadata.insert("zone".into(), Some("b".into()));
         }
-        self.server.snapshot.settings.insert(machine, settings);
-        self.server.changed = true;
+        self.server.set(Change::Settings(machine, Some(settings)));
     }
 
     fn roll_back(&mut self) {
