@@ -251,6 +251,18 @@ impl Ledger {
         Applied { fits, before, after, changes, concern }
     }
 
+    /// The same in pieces, of which each has one machine: for what is judged machine by machine and run by run, which is
+    /// everything but steps. Their cost together follows what this concerns, and is never that of all times all.
+    pub fn pieces(&self, concern: &Concern) -> impl Iterator<Item = Snapshot> {
+        let mut machines = concern.machines.clone();
+        if concern.everything {
+            machines.extend(self.whole.machines.keys().chain(self.placed.keys()).cloned());
+        }
+        let one = |machine| Concern { machines: BTreeSet::from([machine]), ..Concern::default() };
+        let runs = Concern { runs: concern.runs.clone(), ..Concern::default() };
+        machines.into_iter().map(one).chain([runs]).map(|concern| self.part(&concern))
+    }
+
     /// What this concerns: these machines with all that is on them, these units with their sets wherever they are, these
     /// runs, and all global units. No apps: no rule looks at them.
     #[must_use]

@@ -22,6 +22,8 @@ pub(super) struct Agent {
     sessions: u64,
     pub(super) alive: bool,
     pub(super) cut: bool,
+    /// Since when its keep-alives go through and are not played.
+    pub(super) quiet: Option<Millis>,
     /// The session that is asked for; kept until the server has answered.
     pending: Option<SessionId>,
     pub(super) session: Option<SessionId>,
@@ -117,6 +119,7 @@ impl Agent {
             sessions: 0,
             alive: false,
             cut: false,
+            quiet: None,
             pending: None,
             session: None,
             connection: None,
@@ -213,6 +216,7 @@ impl Sim {
 
     /// The process is killed; with `reboot` the machine goes down with all that runs on it.
     pub(super) fn kill(&mut self, id: &MachineId, reboot: bool) {
+        self.stir(id);
         let Some(agent) = self.agents.get_mut(id).filter(|agent| agent.alive) else { return };
         agent.alive = false;
         agent.pending = None;
@@ -238,6 +242,7 @@ impl Sim {
 
     /// A new session, after `delay`.
     fn begin_session(&mut self, id: &MachineId, delay: Millis) {
+        self.stir(id);
         let session = self.new_session();
         let Some(agent) = self.agents.get_mut(id) else { return };
         agent.sessions += 1;
@@ -250,6 +255,23 @@ impl Sim {
         // Attempts belong to their session.
         agent.runs.clear();
         self.set_timer(id, delay, Timer::Begin);
+    }
+
+    /// From now on its lease is renewed every third of its time, until something is in the way.
+    fn be_quiet(&mut self, id: &MachineId) {
+        let now = self.clock.now;
+        if let Some(agent) = self.agents.get_mut(id) {
+            agent.quiet = Some(now);
+            self.server.hold(id);
+        }
+    }
+
+    /// Something may be in the way of its keep-alives: the next comes when it would have come.
+    pub(super) fn stir(&mut self, id: &MachineId) {
+        let Some(since) = self.agents.get_mut(id).and_then(|agent| agent.quiet.take()) else { return };
+        let passed = (self.clock.now - since) % (TTL / 3);
+        self.renew_for(id, TTL - passed);
+        self.set_timer(id, TTL / 3 - passed, Timer::KeepAlive);
     }
 
     fn set_timer(&mut self, id: &MachineId, delay: Millis, timer: Timer) {
@@ -322,6 +344,7 @@ impl Sim {
                 let delay = self.rng.between(1, 1_000);
                 self.begin_session(id, delay);
             }
+            Request::KeepAlive { .. } if !lost && self.is_quiet() => self.be_quiet(id),
             Request::KeepAlive { .. } => self.set_timer(id, TTL / 3, Timer::KeepAlive),
             Request::Stream { .. } => {
                 let Some(agent) = self.agents.get_mut(id) else { return };

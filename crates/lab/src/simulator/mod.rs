@@ -37,16 +37,38 @@ const CALM: Millis = 600_000;
 /// How much of a story that went wrong is shown.
 const LAST: usize = 40;
 
+/// A year of 365 days.
+pub const YEAR: Millis = 365 * 24 * 3_600_000;
+
 /// What is simulated and how strictly.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Events until the calm.
-    pub events: usize,
+    pub length: Length,
+    pub size: Size,
     pub planning: Planning,
     /// Whether each action is checked by the planner's own invariants. Without, what the machines do has to show it.
     pub check_actions: bool,
     /// After how many events the whole world is judged, beside the part that an event can have changed.
     pub full_every: usize,
+}
+
+/// When the calm begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    Events(usize),
+    /// Of simulated time.
+    Millis(Millis),
+}
+
+/// How big the world is, and how much happens in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// Two to seven machines and a dozen units that are in each other's way. Something breaks or is wanted every second.
+    Small,
+    /// So many machines, and so many names of units, of which about half are there at a time. Something breaks or is
+    /// wanted every `pace` milliseconds on the average. Keep-alives are played only where something is in their way: in
+    /// between, hours go by in which nothing happens.
+    Big { machines: u64, units: u64, pace: Millis },
 }
 
 /// Who decides.
@@ -66,7 +88,13 @@ impl PartialEq for Planning {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { events: 2_000, planning: Planning::Living, check_actions: true, full_every: 1 }
+        Options {
+            length: Length::Events(2_000),
+            size: Size::Small,
+            planning: Planning::Living,
+            check_actions: true,
+            full_every: 1,
+        }
     }
 }
 
@@ -86,6 +114,21 @@ pub struct Summary {
     pub kills: usize,
     pub releases: usize,
     pub outages: usize,
+    pub leader_changes: usize,
+}
+
+impl Summary {
+    /// How much was simulated in so much real time, in words.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "figures to read")]
+    pub fn speed(&self, seconds: f64) -> String {
+        let per_second = self.events as f64 / seconds.max(0.001);
+        let days = self.virtual_millis as f64 / 86_400_000.0;
+        format!(
+            "{} events in {seconds:.1} s: {per_second:.0} a second; {days:.1} days simulated",
+            self.events
+        )
+    }
 }
 
 impl std::ops::AddAssign for Summary {
@@ -103,6 +146,7 @@ impl std::ops::AddAssign for Summary {
         self.kills += other.kills;
         self.releases += other.releases;
         self.outages += other.outages;
+        self.leader_changes += other.leader_changes;
     }
 }
 
@@ -110,7 +154,8 @@ impl std::ops::AddAssign for Summary {
 #[derive(Debug)]
 pub struct Failure {
     pub seed: u64,
-    pub events: usize,
+    pub length: Length,
+    pub size: Size,
     /// Which event it was, and when.
     pub event: usize,
     pub at: u64,
@@ -125,7 +170,15 @@ impl fmt::Display for Failure {
         for line in &self.last {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "again: cargo run -p lab -- simulate --seed {} --events {}", self.seed, self.events)
+        write!(f, "again: cargo run -p lab -- simulate --seed {}", self.seed)?;
+        match self.length {
+            Length::Events(events) => write!(f, " --events {events}")?,
+            Length::Millis(millis) => write!(f, " --hours {}", millis / 3_600_000)?,
+        }
+        if let Size::Big { machines, units, pace } = self.size {
+            write!(f, " --machines {machines} --units {units} --pace {pace}")?;
+        }
+        Ok(())
     }
 }
 
@@ -179,6 +232,7 @@ enum Event {
     Heal {
         machine: MachineId,
     },
+    FirstUnits,
     PlannerBack,
     ServerBack,
     /// Somebody does something, or something breaks.
@@ -241,13 +295,13 @@ pub fn simulate(seed: u64, options: &Options) -> Result<Summary, Box<Failure>> {
 }
 
 fn tell(seed: u64, options: &Options, keep_last: bool) -> Result<Summary, Box<Failure>> {
-    let events = options.events;
+    let Options { length, size, .. } = *options;
     let mut rng = Rng::new(seed);
-    let people = match People::new(&mut rng) {
+    let people = match People::new(&mut rng, size) {
         Ok(people) => people,
         Err(error) => {
             let (broken, last) = (Broken::Setup(error), Vec::new());
-            return Err(Box::new(Failure { seed, events, event: 0, at: 0, broken, last }));
+            return Err(Box::new(Failure { seed, length, size, event: 0, at: 0, broken, last }));
         }
     };
     let mut sim = Sim {
@@ -271,7 +325,7 @@ fn tell(seed: u64, options: &Options, keep_last: bool) -> Result<Summary, Box<Fa
         Ok(()) => Ok(sim.summary),
         Err(broken) => {
             let (event, at) = (sim.summary.events, sim.clock.now);
-            Err(Box::new(Failure { seed, events, event, at, broken, last: sim.last.into() }))
+            Err(Box::new(Failure { seed, length, size, event, at, broken, last: sim.last.into() }))
         }
     }
 }
@@ -280,7 +334,10 @@ impl Sim {
     fn story(&mut self) -> Result<(), Broken> {
         self.first_machines();
         self.clock.after(0, Event::People);
-        while self.summary.events < self.options.events {
+        while match self.options.length {
+            Length::Events(events) => self.summary.events < events,
+            Length::Millis(millis) => self.clock.now < millis,
+        } {
             self.next()?;
         }
         self.heal_all();
@@ -305,6 +362,7 @@ impl Sim {
             Event::Crash { machine, instance } => self.crash(&machine, instance),
             Event::Start { machine } => self.start_agent(&machine),
             Event::Heal { machine } => self.heal(&machine),
+            Event::FirstUnits => self.first_units(),
             Event::PlannerBack => self.planner_back(),
             Event::ServerBack => self.server_back(),
             Event::People => self.somebody_acts()?,
@@ -330,9 +388,16 @@ impl Sim {
                 Some(why) if self.clock.now > deadline => return Err(Broken::Unrest { why }),
                 Some(_) => {}
             }
-            // Looking costs more than an event does.
-            for _ in 0..20 {
+            // Looking costs more than an event does, the more machines there are.
+            let mut events = 20.max(4 * self.people.machine_count());
+            while events > 0 && self.clock.has_next() {
                 self.next()?;
+                events -= 1;
+            }
+            if events > 0 && self.clock.now <= deadline {
+                // Nothing is to come; that has to be rest.
+                let unrest = self.oracle.unrest(&self.server, &self.agents, self.options.planning);
+                return unrest.map_or(Ok(()), |why| Err(Broken::Unrest { why }));
             }
         }
     }
@@ -344,7 +409,7 @@ impl Sim {
         let away = self.rng.between(1_000, 4 * TTL);
         self.server_away(away);
         let end = self.clock.now + away + 2 * TTL;
-        while self.clock.now < end {
+        while self.clock.now < end && self.clock.has_next() {
             self.next()?;
         }
         self.rest()?;
@@ -366,6 +431,10 @@ impl Sim {
             }
             self.last.push_back(format!("{:>8} {}", self.clock.now, what()));
         }
+    }
+
+    fn is_quiet(&self) -> bool {
+        matches!(self.options.size, Size::Big { .. })
     }
 
     fn number(&mut self) -> u64 {

@@ -67,7 +67,9 @@ impl Sim {
                 Ok(Reply::Done)
             }
             Request::KeepAlive { session } if current(session) => {
-                self.renew(machine);
+                if self.agents.get(machine).is_none_or(|agent| agent.quiet.is_none()) {
+                    self.renew(machine);
+                }
                 Ok(Reply::Done)
             }
             Request::Stream { session } if current(session) => {

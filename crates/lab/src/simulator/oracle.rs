@@ -157,7 +157,7 @@ impl Oracle {
         again: Option<fn(&Snapshot) -> Plan>,
         full: bool,
     ) -> Result<(), Broken> {
-        let violations = invariants::settled(&server.part(&server.unsettled));
+        let violations: Vec<_> = server.unsettled().flat_map(|part| invariants::settled(&part)).collect();
         if full {
             same(&violations, &invariants::settled(server.snapshot()))?;
         }
@@ -193,6 +193,12 @@ impl Oracle {
 
     pub(super) fn aborted(&mut self, run: &RunId) -> Result<(), Broken> {
         self.end(run, RunState::Aborted)
+    }
+
+    /// Nobody will ask about this run any more.
+    pub(super) fn forget(&mut self, run: &RunId) {
+        self.newest.remove(run);
+        self.ends.remove(run);
     }
 
     fn end(&mut self, run: &RunId, state: RunState) -> Result<(), Broken> {

@@ -56,7 +56,7 @@ pub(super) struct Server {
     /// What agents may have to be told of.
     due: Concern,
     /// What changed since the planner last left nothing to do, and since the machines were last looked at.
-    pub(super) unsettled: Concern,
+    unsettled: Concern,
     pub(super) unlooked: Concern,
     leases: BTreeMap<MachineId, Millis>,
     pub(super) away: bool,
@@ -96,8 +96,9 @@ impl Server {
         self.ledger.snapshot()
     }
 
-    pub(super) fn part(&self, concern: &Concern) -> Snapshot {
-        self.ledger.part(concern)
+    /// What changed since the planner last left nothing to do.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = Snapshot> {
+        self.ledger.pieces(&self.unsettled)
     }
 
     /// What the machine's units are by its own words.
@@ -158,7 +159,7 @@ impl Server {
 
     fn assigned(&self, machine: &MachineId) -> Assigned {
         let snapshot =
-            self.part(&Concern { machines: BTreeSet::from([machine.clone()]), ..Concern::default() });
+            self.ledger.part(&Concern { machines: BTreeSet::from([machine.clone()]), ..Concern::default() });
         let units = units_by_machine(&snapshot).remove(machine).unwrap_or_default();
         let placement = |name: &UnitName| snapshot.placements.get(name).map_or(0, |placement| placement.id);
         let placed = snapshot.placements.values().filter(|placement| placement.machine == *machine);
@@ -249,6 +250,11 @@ impl Server {
         Some(run)
     }
 
+    /// A lease that does not end until it is renewed again.
+    pub(super) fn hold(&mut self, machine: &MachineId) {
+        self.leases.insert(machine.clone(), Millis::MAX);
+    }
+
     /// Runs that have ended are no longer looked at.
     fn put_away_ended(&mut self) {
         for id in std::mem::take(&mut self.over) {
@@ -257,6 +263,26 @@ impl Server {
                 self.ended.insert(id, run);
             }
         }
+    }
+
+    /// Keeps the newest of a project, and the current one.
+    pub(super) fn forget_releases(&mut self, project: &ProjectName, keep: usize) {
+        let current = self.snapshot().apps.get(project).map(|view| view.app.current);
+        let of = (project.clone(), 0)..=(project.clone(), u64::MAX);
+        let old: Vec<_> = self.releases.range(of).rev().skip(keep).map(|(key, _)| key.clone()).collect();
+        for key in old.into_iter().filter(|(_, number)| Some(*number) != current) {
+            self.releases.remove(&key);
+        }
+    }
+
+    /// Runs that ended before this are forgotten; they are returned.
+    pub(super) fn forget_runs(&mut self, before: Timestamp) -> Vec<RunId> {
+        let old = self.ended.values().filter(|run| run.ended_at.is_none_or(|ended| ended < before));
+        let old: Vec<RunId> = old.map(|run| run.id.clone()).collect();
+        for id in &old {
+            self.ended.remove(id);
+        }
+        old
     }
 
     /// Makes this release the current one.
@@ -389,9 +415,13 @@ impl Sim {
     }
 
     pub(super) fn renew(&mut self, machine: &MachineId) {
-        let deadline = self.clock.now + TTL;
+        self.renew_for(machine, TTL);
+    }
+
+    pub(super) fn renew_for(&mut self, machine: &MachineId, millis: Millis) {
+        let deadline = self.clock.now + millis;
         self.server.leases.insert(machine.clone(), deadline);
-        self.clock.after(TTL, Event::Expire { machine: machine.clone(), deadline });
+        self.clock.after(millis, Event::Expire { machine: machine.clone(), deadline });
     }
 
     pub(super) fn expire(&mut self, machine: &MachineId, deadline: Millis) {
@@ -415,8 +445,8 @@ impl Sim {
         self.server.away = true;
         self.server.streams.clear();
         self.clock.after(millis, Event::ServerBack);
-        let ids: Vec<_> = self.agents.ids();
-        for id in ids {
+        for id in self.agents.ids() {
+            self.stir(&id);
             self.stream_lost(&id);
         }
     }
