@@ -349,7 +349,7 @@ impl Sim {
         } else if self.options.check_actions {
             let full = self.judges_fully();
             // A planner that is made anew looks at everything.
-            let again = !actions.is_empty() && self.rng.chance(if full { 25 } else { 1 });
+            let again = !actions.is_empty() && self.rng.chance(if full || !self.is_quiet() { 25 } else { 1 });
             self.oracle.planned(&self.server, again.then_some(once), full)?;
             self.server.unsettled = Concern::default();
         }
