@@ -7,4 +7,5 @@ mod placing;
 mod random;
 mod room;
 mod runs;
+mod transcripts;
 mod world;
