@@ -9,6 +9,7 @@
 //! `web.service`, which Quadlet makes when systemd reads its files.
 
 mod files;
+mod gate;
 mod one;
 mod record;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use sealift_model::diagnostic::chain;
 use sealift_model::{
-    ActiveState, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus, Withdrawal,
+    ActiveState, Gate, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus, Withdrawal,
 };
 use sealift_unitfile::UnitFile;
 use tokio::sync::watch;
@@ -154,6 +155,7 @@ struct Inner {
     held: Mutex<BTreeMap<UnitName, Held>>,
     /// Rises when a Quadlet file comes, changes or goes: what Quadlet says of the others may be different then.
     quadlet_files: watch::Sender<u64>,
+    gates: gate::Gates,
     written: AtomicU64,
     reloaded: tokio::sync::Mutex<u64>,
     stop: CancellationToken,
@@ -190,6 +192,7 @@ impl Units {
             groups: Mutex::default(),
             held: Mutex::default(),
             quadlet_files: watch::Sender::new(0),
+            gates: gate::Gates::default(),
             written: AtomicU64::new(0),
             reloaded: tokio::sync::Mutex::new(0),
             stop: CancellationToken::new(),
@@ -367,7 +370,12 @@ impl Inner {
     }
 
     /// One pass over a group.
-    async fn carry_out(&self, key: &GroupKey, wanted: &Wanted, newer: &watch::Receiver<Wanted>) -> Pass {
+    async fn carry_out(
+        self: &Arc<Self>,
+        key: &GroupKey,
+        wanted: &Wanted,
+        newer: &watch::Receiver<Wanted>,
+    ) -> Pass {
         let mut settled = Pass::Settled;
         let mut note = |unit: &UnitName, error: &Error| {
             tracing::warn!(unit = %unit, error = chain(error), "a unit is not as it was assigned");
@@ -467,6 +475,7 @@ impl Inner {
             memory: state.memory,
             cpu_nanos: state.cpu_nanos,
             hash: Some(record.hash.clone()),
+            gate: record.gate.clone(),
             // A job that failed is told by the unit's own state, unless the unit does not show it.
             error: error.filter(|_| state.active != ActiveState::Failed).map(|error| chain(error)),
             since: state.since,
@@ -504,6 +513,10 @@ impl Inner {
             memory: state.as_ref().and_then(|state| state.memory),
             cpu_nanos: state.as_ref().and_then(|state| state.cpu_nanos),
             hash: old.and_then(|old| old.hash),
+            gate: unit.policy().map(|_| match error.retryable() {
+                true => Gate::Waiting,
+                false => Gate::Failed { why: chain(error) },
+            }),
             error: Some(chain(error)),
             since: state.map_or_else(|| (self.clock)(), |state| state.since),
             extra: serde_json::Map::default(),

@@ -7,7 +7,7 @@ use sealift_model::{
     App, AppPhase, Assignment, Availability, BranchName, CommitId, DesiredState, Digest, Machine, MachineId,
     MachineSettings, Maintenance, Package, Placement, Presence, ProjectName, Projects, Release,
     ReleaseNumber, Role, RunEvent, RunId, SecretName, SecretValue, SessionId, StepResult, Timestamp, Unit,
-    UnitName, UnitStatus, Withdrawal,
+    UnitName, UnitStatus, UpdatePolicy, Withdrawal,
 };
 use serde::{Deserialize, Serialize};
 
@@ -149,6 +149,43 @@ pub struct ReplicasView {
     /// One of them failed, which does not pass by itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed: bool,
+}
+
+/// What `GET /v1/rollouts` lists: a change that not all it concerns have yet, or that was taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutView {
+    /// The unit, or the template of the instances that change together.
+    pub name: UnitName,
+    pub state: RolloutState,
+    /// Instances, or machines of a global unit, that were given the change.
+    pub updated: Vec<String>,
+    /// Those that have what was before.
+    pub waiting: Vec<String>,
+    /// What turned out badly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    pub policy: UpdatePolicy,
+}
+
+/// How a rollout stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RolloutState {
+    Rolling,
+    /// It stopped where it was.
+    Failed,
+    /// It was taken back, or is being.
+    Back,
+    #[serde(other)]
+    Unknown,
+}
+
+/// `POST /v1/rollouts/{unit}`: what is to become of it. Answered by the list of units that were changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "to", rename_all = "lowercase")]
+pub enum SteerRollout {
+    Back,
+    Again,
 }
 
 /// `POST /v1/units`: what is to become of units that belong to no app. All of them are looked at before any is written;

@@ -15,6 +15,7 @@ mod machine;
 mod name;
 mod package;
 mod role;
+mod rollout;
 mod run;
 mod secret;
 mod time;
@@ -32,11 +33,12 @@ pub use name::{
 };
 pub use package::{Package, PackageName};
 pub use role::{Projects, Role};
+pub use rollout::{MOST_VERSION_BYTES, Update, UpdateStage, Version};
 pub use run::{Attempt, AttemptEnd, Run, RunState, StepOutcome, StepResult};
 pub use secret::{InvalidSecret, SecretValue};
 pub use time::Timestamp;
 pub use unit::{
-    ActiveState, CutOff, DesiredState, OnFailure, Placement, Requirements, Share, Unit, UnitStatus,
+    ActiveState, CutOff, DesiredState, Gate, OnFailure, Placement, Requirements, Share, Unit, UnitStatus,
     UpdateOrder, UpdatePolicy, Withdrawal,
 };
 

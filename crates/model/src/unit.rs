@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Extra, MachineId, ProjectName, ReleaseNumber, Resources, Timestamp, UnitName};
+use crate::{Extra, MachineId, ProjectName, ReleaseNumber, Resources, Timestamp, UnitName, Update};
 
 /// What the author of a unit wants of it; fleet's three desired states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct Unit {
     /// The template whose `Replicas=` it is one of; such an instance is made, changed and removed with its template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<UnitName>,
+    /// A change that its machines do not all have yet, or that was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Box<Update>>,
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -65,6 +68,7 @@ impl Unit {
             restarts: 0,
             app: None,
             template: None,
+            update: None,
             extra: Extra::new(),
         }
     }
@@ -279,6 +283,12 @@ pub enum ActiveState {
 }
 
 impl ActiveState {
+    /// It runs.
+    #[must_use]
+    pub fn is_up(self) -> bool {
+        matches!(self, ActiveState::Active | ActiveState::Reloading)
+    }
+
     /// As systemd says it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -292,6 +302,20 @@ impl ActiveState {
             ActiveState::Other => "other",
         }
     }
+}
+
+/// What became of a unit that was started under an update policy: active for `UpdateHold=`, and healthy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "lowercase")]
+pub enum Gate {
+    Waiting,
+    Passed,
+    /// It will not pass any more, unless it is started again.
+    Failed {
+        why: String,
+    },
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a machine says of a unit: systemd's words and which generation of the unit it speaks of.
@@ -327,6 +351,9 @@ pub struct UnitStatus {
     /// nothing is restarted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<String>,
+    /// Whether it is as its update policy wants it, for the generation that this speaks of; none where no policy holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
     /// Why the agent could not carry out the assignment, when it could not.
     #[serde(default)]
     pub error: Option<String>,
@@ -355,6 +382,7 @@ impl UnitStatus {
             memory: None,
             cpu_nanos: None,
             hash: None,
+            gate: None,
             error: None,
             since: placement.since,
             extra: Extra::new(),

@@ -7,8 +7,10 @@ use crate::Reason;
 /// One decision, to be written as one transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Writes a unit of an app, new or in place of its older form.
+    /// Writes a unit of an app or a template, new or in place of its older form; or how far a change of any unit is.
     PutUnit { unit: Box<Unit> },
+    /// Gives a machine a global unit as of this generation, or takes that back.
+    Update { unit: UnitName, machine: MachineId, generation: Option<u64> },
     /// Takes a unit away that its app's release does not have.
     RemoveUnit { name: UnitName },
     /// Gives a unit that is placed nowhere to a machine.
@@ -35,6 +37,7 @@ pub enum Subject {
     Unit(UnitName),
     Placement(UnitName),
     Status(MachineId, UnitName),
+    Updated(MachineId, UnitName),
     Run(RunId),
     /// The id of the newest placement.
     LastPlacement,
@@ -46,6 +49,7 @@ impl Action {
     pub fn writes(&self) -> Vec<Subject> {
         match self {
             Action::PutUnit { unit } => vec![Subject::Unit(unit.name.clone())],
+            Action::Update { unit, machine, .. } => vec![Subject::Updated(machine.clone(), unit.clone())],
             Action::RemoveUnit { name } => vec![Subject::Unit(name.clone())],
             Action::Place { unit, machine } => vec![
                 Subject::Placement(unit.clone()),

@@ -12,6 +12,14 @@ pub fn apply(snapshot: &mut Snapshot, action: &Action, now: Timestamp) -> bool {
             snapshot.units.insert(unit.name.clone(), (**unit).clone());
             true
         }
+        Action::Update { unit, machine, generation } => {
+            let key = (machine.clone(), unit.clone());
+            match generation {
+                Some(generation) => drop(snapshot.updated.insert(key, *generation)),
+                None => drop(snapshot.updated.remove(&key)),
+            }
+            true
+        }
         Action::RemoveUnit { name } => snapshot.units.remove(name).is_some(),
         Action::Place { unit, machine } => {
             if snapshot.placements.contains_key(unit) {

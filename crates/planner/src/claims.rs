@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sealift_model::{DesiredState, ProjectName, Requirements, Unit, UnitName};
+use sealift_model::{DesiredState, ProjectName, Requirements, Timestamp, Unit, UnitName};
 
 use crate::planner::Planner;
 use crate::{Action, AppView, Problem, Reason};
@@ -72,9 +72,9 @@ impl Planner {
 
     /// Units first change and come, so that what is taken away is judged by what they are then; then those go that are
     /// not to be any more, and with them those that follow them leave their machines.
-    pub(crate) fn next_of_names(&mut self) -> Option<Action> {
+    pub(crate) fn next_of_names(&mut self, now: Timestamp) -> Option<Action> {
         while let Some(name) = self.names.pop_first() {
-            match self.fate(&name) {
+            match self.fate(&name, now) {
                 Fate::Stays => drop(self.removals.remove(&name)),
                 Fate::Changes(unit) => {
                     self.removals.remove(&name);
@@ -99,7 +99,7 @@ impl Planner {
         Some(Action::RemoveUnit { name })
     }
 
-    fn fate(&mut self, name: &UnitName) -> Fate {
+    fn fate(&mut self, name: &UnitName, now: Timestamp) -> Fate {
         self.problems.retain(|(_, of), _| of != name);
         let old = self.slot(name).and_then(|slot| slot.unit.clone());
         let owner = old.as_ref().map(|unit| Owner::of(unit));
@@ -144,7 +144,7 @@ impl Planner {
             if old.as_deref().is_some_and(is_current) {
                 continue;
             }
-            fate = Fate::Changes(Box::new(Unit {
+            let wanted = Unit {
                 requirements: requirements.clone(),
                 // One more than the unit had; never below the app's generation, so that a unit that was removed and
                 // comes back is newer than what machines remember of it.
@@ -152,12 +152,13 @@ impl Planner {
                 app,
                 extra: old.as_ref().map(|old| old.extra.clone()).unwrap_or_default(),
                 ..Unit::new(name.clone(), text.as_str(), desired(name, requirements))
-            }));
+            };
+            fate = Fate::Changes(Box::new(self.changed(old.as_deref(), wanted)));
         }
         match (owner, template) {
             // What an app names and nobody could read is not made from a template either.
             (None | Some(Owner::Template(_)), Some(template)) if claimants.is_empty() => {
-                self.instance(name, &template, old.as_deref())
+                self.instance(name, &template, old.as_deref(), now)
             }
             (Some(_), Some(template)) if claimants.is_empty() => {
                 let problem = Problem::InstanceTaken { template, unit: name.clone() };
@@ -176,14 +177,25 @@ impl Planner {
     /// The template that wants an instance of this name.
     fn wanted_by_template(&self, name: &UnitName) -> Option<UnitName> {
         let template = name.template()?;
-        let number = name.instance().filter(|text| !text.starts_with('0'))?.parse::<u32>().ok()?;
+        let number = number(name)?;
         let unit = self.slot(&template)?.unit.as_ref()?;
-        (1..=replicas(unit)).contains(&number).then_some(template)
+        let wanted = replicas(unit);
+        let is_wanted = (1..=wanted).contains(&number)
+            || (number > wanted && wanted > 0 && number - wanted <= self.spares(unit));
+        is_wanted.then_some(template)
     }
 
-    fn instance(&mut self, name: &UnitName, template: &UnitName, old: Option<&Unit>) -> Fate {
+    /// What becomes of a unit that is to be `wanted`.
+    fn changed(&self, old: Option<&Unit>, wanted: Unit) -> Unit {
+        match old {
+            Some(old) => old.followed_by(wanted, self.reader.same_text),
+            None => wanted,
+        }
+    }
+
+    fn instance(&mut self, name: &UnitName, template: &UnitName, old: Option<&Unit>, now: Timestamp) -> Fate {
         let Some(from) = self.slot(template).and_then(|slot| slot.unit.clone()) else { return Fate::Stays };
-        let Some(requirements) = (self.reader)(&from, name) else {
+        let Some(requirements) = (self.reader.requirements)(&from, name) else {
             let problem = Problem::InstanceUnreadable { template: template.clone(), unit: name.clone() };
             self.problems.insert((None, name.clone()), problem);
             return Fate::Stays;
@@ -198,14 +210,28 @@ impl Planner {
             ..Unit::new(name.clone(), from.text.as_str(), from.desired)
         };
         match old {
-            Some(old) if Unit { generation: old.generation, ..wanted.clone() } == *old => Fate::Stays,
-            _ => Fate::Changes(Box::new(wanted)),
+            Some(old) => {
+                let (generation, update) = (old.generation, old.update.clone());
+                if (Unit { generation, update, ..wanted.clone() }) == *old {
+                    return Fate::Stays;
+                }
+                Fate::Changes(Box::new(self.changed(Some(old), wanted)))
+            }
+            None => {
+                let update = self.joins(name, &wanted, now);
+                Fate::Changes(Box::new(Unit { update, ..wanted }))
+            }
         }
     }
 }
 
+/// The number that an instance made from a template has.
+pub(crate) fn number(name: &UnitName) -> Option<u32> {
+    name.instance().filter(|text| !text.starts_with('0'))?.parse().ok()
+}
+
 /// So many instances a template makes.
-fn replicas(template: &Unit) -> u32 {
+pub(crate) fn replicas(template: &Unit) -> u32 {
     let asks = &template.requirements;
     let makes = template.name.is_template() && template.desired != DesiredState::Inactive && !asks.global;
     if makes { asks.replicas.unwrap_or(0).min(MAX_REPLICAS) } else { 0 }

@@ -6,7 +6,8 @@
 use std::fmt;
 
 use sealift_model::{
-    ActiveState, Availability, DesiredState, MachineId, Run, RunId, RunState, Unit, UnitName, glob_matches,
+    ActiveState, Availability, DesiredState, Gate, MachineId, Run, RunId, RunState, Unit, UnitName,
+    UpdateOrder, UpdateStage, glob_matches,
 };
 
 use crate::{Snapshot, units_by_machine};
@@ -34,6 +35,8 @@ pub enum Violation {
     RewrittenRun { run: RunId, because: &'static str },
     /// A unit changed and its generation did not rise.
     StaleGeneration { unit: UnitName },
+    /// A unit had its turn although the same change had turned out badly.
+    WentOn { unit: UnitName },
     /// A unit went from one owner to another without being removed.
     TakenOver { unit: UnitName },
 }
@@ -64,6 +67,9 @@ impl fmt::Display for Violation {
                 write!(f, "{unit} came to {new} while it was on {old}")
             }
             Violation::StaleGeneration { unit } => write!(f, "{unit} changed under the same generation"),
+            Violation::WentOn { unit } => {
+                write!(f, "{unit} had its turn after its change had failed elsewhere")
+            }
             Violation::TakenOver { unit } => write!(f, "{unit} was taken over"),
         }
     }
@@ -134,9 +140,12 @@ pub fn step(before: &Snapshot, after: &Snapshot) -> Vec<Violation> {
         }
     }
     too_many_out(before, after, &mut found);
+    too_many_begun(before, after, &mut found);
     for (name, new) in &after.units {
         let Some(old) = before.units.get(name) else { continue };
-        if old != new && new.generation <= old.generation {
+        // How far a change is, is not its author's.
+        let authored = Unit { update: new.update.clone(), ..old.clone() };
+        if authored != *new && new.generation <= old.generation {
             found.push(Violation::StaleGeneration { unit: name.clone() });
         }
         let owner = |unit: &Unit| unit.app.as_ref().map(|(project, _)| project.clone());
@@ -211,6 +220,63 @@ fn too_many_out(before: &Snapshot, after: &Snapshot, found: &mut Vec<Violation>)
     }
 }
 
+/// Of units that change together, one that is up has its turn only while not too many are out, and none after a failure.
+/// Those whose new form comes before the old one stops are out by their own number of instances, and not looked at here.
+fn too_many_begun(before: &Snapshot, after: &Snapshot, found: &mut Vec<Violation>) {
+    let begun = |unit: &Unit| {
+        unit.update.as_ref().is_some_and(|update| matches!(update.stage, UpdateStage::Begun { .. }))
+    };
+    for (name, unit) in &after.units {
+        let Some(old) = before.units.get(name).filter(|old| begun(unit) && !begun(old)) else { continue };
+        let Some(policy) = unit.policy().filter(|policy| policy.order == UpdateOrder::StopFirst) else {
+            continue;
+        };
+        let template = name.template().unwrap_or_else(|| name.clone());
+        let of_set = |one: &&Unit| {
+            let same = if name.template().is_some() {
+                one.name.template().as_ref() == Some(&template)
+            } else {
+                one.name == *name
+            };
+            same && one.desired == DesiredState::Launched && !one.requirements.global
+        };
+        let set: Vec<&Unit> = before.units.values().filter(of_set).collect();
+        let is_out = |one: &&&Unit| {
+            let given = one.given().map_or(one.generation, |version| version.generation);
+            let placement = before.placements.get(&one.name);
+            let status = placement
+                .and_then(|at| before.statuses.get(&(at.machine.clone(), one.name.clone())).map(|s| (at, s)));
+            !status.is_some_and(|(at, status)| {
+                let down = matches!(
+                    status.active,
+                    ActiveState::Failed | ActiveState::Activating | ActiveState::Deactivating
+                );
+                let gate = matches!(status.gate, None | Some(Gate::Passed | Gate::Unknown));
+                let current = one.update.is_none() || status.generation == given;
+                status.placement == at.id
+                    && status.load != "unheard"
+                    && status.error.is_none()
+                    && !down
+                    && gate
+                    && current
+            })
+        };
+        let was_out = is_out(&&old);
+        let out = set.iter().filter(is_out).count() + usize::from(!was_out);
+        let most = policy.max_out.of(u32::try_from(set.len()).unwrap_or(u32::MAX));
+        if !was_out && u32::try_from(out).is_ok_and(|out| out > most) {
+            found.push(Violation::TooManyOut { template: template.clone(), out, most });
+        }
+        let failed = set.iter().any(|one| {
+            let why = one.update.as_ref().map(|update| &update.stage);
+            matches!(why, Some(UpdateStage::Back { .. })) && one.text == unit.text && one.app == unit.app
+        });
+        if failed {
+            found.push(Violation::WentOn { unit: name.clone() });
+        }
+    }
+}
+
 fn placements(snapshot: &Snapshot, found: &mut Vec<Violation>) {
     for (name, placement) in &snapshot.placements {
         let machine = &placement.machine;
@@ -232,23 +298,23 @@ fn placements(snapshot: &Snapshot, found: &mut Vec<Violation>) {
         if availability == Availability::Drained && unit.requirements.update.is_none() {
             misplaced("the machine is drained");
         }
-        let any = unit.requirements.classes.contains("*");
-        let named = about.class.as_ref().is_some_and(|class| unit.requirements.classes.contains(class));
-        if !any && !named && (about.class.is_some() || !unit.requirements.classes.is_empty()) {
+        let any = unit.asks().classes.contains("*");
+        let named = about.class.as_ref().is_some_and(|class| unit.asks().classes.contains(class));
+        if !any && !named && (about.class.is_some() || !unit.asks().classes.is_empty()) {
             misplaced("the machine is of another class");
         }
-        let wanted = unit.requirements.machine_id.as_deref();
+        let wanted = unit.asks().machine_id.as_deref();
         if wanted.is_some_and(|id| id != machine.as_str() && id != machine.short()) {
             misplaced("it is for another machine");
         }
-        for (key, values) in &unit.requirements.metadata {
+        for (key, values) in &unit.asks().metadata {
             let set = settings.and_then(|settings| settings.metadata.get(key));
             let value = set.map_or_else(|| about.metadata.get(key), Option::as_ref);
             if value.is_none_or(|value| !values.contains(value)) {
                 misplaced("the machine has not the metadata");
             }
         }
-        for target in &unit.requirements.machine_of {
+        for target in &unit.asks().machine_of {
             let together = snapshot
                 .placements
                 .iter()
@@ -264,7 +330,7 @@ fn conflicts(snapshot: &Snapshot, found: &mut Vec<Violation>) {
     for (machine, names) in units_by_machine(snapshot) {
         for one in &names {
             for other in &names {
-                let globs = snapshot.units.get(one).map(|unit| &unit.requirements.conflicts);
+                let globs = snapshot.units.get(one).map(|unit| &unit.asks().conflicts);
                 let excluded = globs.into_iter().flatten().any(|glob| glob_matches(glob, other.as_str()));
                 if one != other && excluded {
                     let units = [one.clone(), other.clone()];
@@ -283,7 +349,7 @@ fn capacity(snapshot: &Snapshot, found: &mut Vec<Violation>) {
         there.extend(snapshot.statuses.keys().filter(|(on, _)| on == id).map(|(_, unit)| unit));
         there.sort();
         there.dedup();
-        let asked = |unit: &UnitName| snapshot.units.get(unit).map(|unit| unit.requirements.resources);
+        let asked = |unit: &UnitName| snapshot.units.get(unit).map(|unit| unit.asks().resources);
         let asked: Vec<_> = there.into_iter().filter_map(asked).collect();
         let memory: u64 = asked.iter().map(|asked| asked.memory).sum();
         let cpu: u64 = asked.iter().map(|asked| u64::from(asked.cpu)).sum();

@@ -25,6 +25,8 @@ pub struct Ledger {
     /// The instances of each template.
     sets: BTreeMap<UnitName, BTreeSet<UnitName>>,
     globals: BTreeSet<UnitName>,
+    /// The units that each machine was updated to, see [`Snapshot::updated`].
+    updated: BTreeMap<MachineId, BTreeSet<UnitName>>,
     /// The runs that are at work on each machine.
     running: BTreeMap<MachineId, BTreeSet<RunId>>,
 }
@@ -51,6 +53,8 @@ impl Concern {
                     concern.machines.insert(machine);
                     concern.units.insert(unit);
                 }
+                // No rule is about the unit.
+                Subject::Updated(machine, _) => drop(concern.machines.insert(machine)),
                 Subject::Run(id) => drop(concern.runs.insert(id)),
                 Subject::LastPlacement => {}
             }
@@ -167,6 +171,15 @@ impl Ledger {
                 concern.machines.insert(machine);
                 concern.units.insert(unit);
             }
+            Change::Updated(machine, unit, generation) => {
+                if generation.is_some() {
+                    self.updated.entry(machine.clone()).or_default().insert(unit.clone());
+                } else {
+                    take(&mut self.updated, &machine, &unit);
+                }
+                put(&mut self.whole.updated, (machine.clone(), unit), generation);
+                concern.machines.insert(machine);
+            }
             Change::Run(id, run) => {
                 let run = run.map(Arc::unwrap_or_clone);
                 let old = put(&mut self.whole.runs, id.clone(), run);
@@ -229,6 +242,11 @@ impl Ledger {
                 let status = whole.statuses.get(&key).cloned();
                 Change::Status(key.0, key.1, status)
             }
+            Subject::Updated(machine, unit) => {
+                let key = (machine, unit);
+                let generation = whole.updated.get(&key).copied();
+                Change::Updated(key.0, key.1, generation)
+            }
             Subject::Run(id) => {
                 let run = whole.runs.get(&id).cloned().map(Arc::new);
                 Change::Run(id, run)
@@ -287,6 +305,9 @@ impl Ledger {
                 if let Some(status) = whole.statuses.get(&key) {
                     part.statuses.insert(key, status.clone());
                 }
+            }
+            for unit in self.updated.get(id).into_iter().flatten() {
+                pick(&whole.updated, &mut part.updated, &(id.clone(), unit.clone()));
             }
             runs.extend(self.running.get(id).into_iter().flatten());
             pick(&whole.machines, &mut part.machines, id);

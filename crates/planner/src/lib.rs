@@ -20,6 +20,7 @@ mod place;
 mod planner;
 mod pools;
 mod reason;
+mod rollout;
 mod runs;
 mod snapshot;
 mod state;
@@ -30,7 +31,7 @@ pub use action::{Action, Plan, Problem, Subject};
 pub use apply::{apply, apply_to_run};
 pub use claims::MAX_REPLICAS;
 pub use ledger::{Applied, Concern, Ledger};
-pub use planner::{Planner, Reader, plan, plan_with, same_as_template};
+pub use planner::{Planner, Reader, plan, plan_with};
 pub use reason::{Reason, Verdict};
 pub use runs::MAX_ATTEMPTS;
 pub use snapshot::{AppView, Change, Snapshot, globals_on, runs_on, units_by_machine};
@@ -38,7 +39,7 @@ pub use snapshot::{AppView, Change, Snapshot, globals_on, runs_on, units_by_mach
 /// For every machine, why the unit is there, could come or cannot; in the order of machines. Empty for an unknown unit.
 #[must_use]
 pub fn explain(snapshot: &Snapshot, unit: &UnitName) -> Vec<(MachineId, Verdict)> {
-    let mut planner = Planner::of(snapshot, same_as_template);
+    let mut planner = Planner::of(snapshot, Reader::PLAIN);
     planner.reserve();
     planner.explain(unit)
 }

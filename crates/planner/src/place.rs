@@ -37,6 +37,8 @@ impl Planner {
         }
         let pool = self.units[unit].pool?;
         self.pools[pool].waiting.insert(unit);
+        // A rollout that waits for it to come goes on without.
+        self.mark_rollout(unit);
         if self.units[unit].asks().preempts && !self.demand(unit).is_none() {
             self.preemptors.insert(unit);
             return self.preempt(unit);
@@ -343,7 +345,7 @@ impl Planner {
         // Those that may stay: the highest priorities first, then those that came first.
         lower.sort_by_key(|one| {
             let slot = &self.units[*one];
-            (Reverse(slot.asks().priority), slot.placed.map(|placed| placed.since), slot.name.clone())
+            (Reverse(slot.asks().priority), slot.placed.map(|placed| placed.id), slot.name.clone())
         });
         let mut victims = Vec::new();
         for one in lower {

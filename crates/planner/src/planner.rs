@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sealift_model::{
-    ActiveState, MachineId, Placement, ProjectName, RunId, Timestamp, Unit, UnitName, UnitStatus,
+    ActiveState, Gate, MachineId, Placement, ProjectName, RunId, Timestamp, Unit, UnitName, UnitStatus,
+    UpdateStage,
 };
 
 use crate::glob::Glob;
@@ -19,8 +20,22 @@ use crate::runs::Queue;
 use crate::state::{Host, HostIx, Placed, PoolIx, Set, SetIx, Slots, UnitIx, UnitSlot, Word, plus};
 use crate::{Action, AppView, Change, Plan, Problem, Snapshot};
 
-/// Reads what the file of a template asks for when it is read as one of its instances; none if it cannot be read.
-pub type Reader = fn(template: &Unit, instance: &UnitName) -> Option<sealift_model::Requirements>;
+/// What is to be known of unit files, by whoever can read them.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader {
+    /// What the file of a template asks for when it is read as one of its instances; none if it cannot be read.
+    pub requirements: fn(template: &Unit, instance: &UnitName) -> Option<sealift_model::Requirements>,
+    /// Whether systemd reads the same in two texts.
+    pub same_text: fn(&str, &str) -> bool,
+}
+
+impl Reader {
+    /// For templates that do not name their instances, and texts of which every byte counts.
+    pub const PLAIN: Reader = Reader {
+        requirements: |template, _| Some(template.requirements.clone()),
+        same_text: |one, other| one == other,
+    };
+}
 
 /// Pools that nothing but a wish asks for, before they are thrown away.
 const WISHED_POOLS: usize = 256;
@@ -40,7 +55,7 @@ pub struct Planner {
     pub(crate) hosts: Slots<Host>,
     pub(crate) host_numbers: BTreeMap<MachineId, HostIx>,
     pub(crate) sets: Slots<Set>,
-    set_numbers: BTreeMap<UnitName, SetIx>,
+    pub(crate) set_numbers: BTreeMap<UnitName, SetIx>,
     pub(crate) pools: Slots<Pool>,
     pool_numbers: BTreeMap<Filter, PoolIx>,
     wished: Vec<PoolIx>,
@@ -70,7 +85,7 @@ pub struct Planner {
     /// Placed units that may be wrong by themselves.
     pub(crate) by_themselves: BTreeSet<UnitName>,
     /// Placed units that may be wrong beside others: the lowest priority and then the newest first.
-    pub(crate) beside_others: BTreeSet<(i32, Reverse<(Timestamp, UnitName)>)>,
+    pub(crate) beside_others: BTreeSet<(i32, Reverse<(u64, UnitName)>)>,
     /// Units that may find a machine.
     pub(crate) turns: BTreeSet<Turn>,
     /// Machines on which something may be wrong now.
@@ -86,6 +101,12 @@ pub struct Planner {
     /// All that need a machine and have none.
     pub(crate) unplaced: BTreeSet<UnitName>,
     pub(crate) displaced: BTreeMap<UnitIx, u32>,
+    /// Rollouts that may go on: templates of instances that change, and other units that do.
+    pub(crate) rollouts: BTreeSet<UnitName>,
+    /// The generations of global units that machines were updated to.
+    pub(crate) updated: BTreeMap<UnitName, BTreeMap<MachineId, u64>>,
+    /// Until when units that had their turn have to be up.
+    pub(crate) deadlines: BTreeSet<(Timestamp, UnitName)>,
     /// Whose turn it is.
     looked_at: Option<UnitIx>,
 }
@@ -129,6 +150,9 @@ impl Planner {
             preemptors: BTreeSet::new(),
             unplaced: BTreeSet::new(),
             displaced: BTreeMap::new(),
+            rollouts: BTreeSet::new(),
+            updated: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             looked_at: None,
         }
     }
@@ -159,6 +183,7 @@ impl Planner {
             Change::Status(machine, unit, status) => {
                 self.set_word(&machine, &unit, status.as_ref().map(word), false)
             }
+            Change::Updated(machine, unit, generation) => self.set_updated(&unit, &machine, generation),
             Change::Run(id, run) => self.set_run(&id, run),
             Change::App(project, view) => self.set_app(&project, view),
             Change::LastPlacement(id) => {
@@ -180,7 +205,7 @@ impl Planner {
     pub fn plan(&mut self, limit: usize, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
         while actions.len() < limit {
-            let Some(step) = self.step() else { break };
+            let Some(step) = self.step(now) else { break };
             if !actions.is_empty() && actions.len() + step.len() > limit {
                 // It is found again next time.
                 self.put_back(&step);
@@ -282,6 +307,11 @@ impl Planner {
         self.queue.runs.get(id).map(|run| &**run)
     }
 
+    /// The instances of the template that this unit is one of.
+    pub(crate) fn set_of(&self, name: &UnitName) -> Option<SetIx> {
+        self.set_numbers.get(&name.template()?).copied()
+    }
+
     pub(crate) fn slot(&self, name: &UnitName) -> Option<&UnitSlot> {
         self.unit_numbers.get(name).map(|number| &self.units[*number])
     }
@@ -300,13 +330,16 @@ impl Planner {
     // ---- One action.
 
     /// The first thing that is to be done in this state.
-    fn step(&mut self) -> Option<Vec<Action>> {
+    fn step(&mut self, now: Timestamp) -> Option<Vec<Action>> {
         self.looked_at = None;
         loop {
             if let Some(action) = self.next_of_runs() {
                 return Some(vec![action]);
             }
-            if let Some(action) = self.next_of_names() {
+            if let Some(action) = self.next_of_names(now) {
+                return Some(vec![action]);
+            }
+            if let Some(action) = self.next_of_rollouts(now) {
                 return Some(vec![action]);
             }
             self.look_at_hosts();
@@ -314,7 +347,8 @@ impl Planner {
                 return Some(vec![action]);
             }
             let Some(popped) = self.turns.pop_first() else {
-                if self.tightened.is_empty() && self.loosened.is_empty() && self.names.is_empty() {
+                let unseen = !self.names.is_empty() || !self.rollouts.is_empty();
+                if self.tightened.is_empty() && self.loosened.is_empty() && !unseen {
                     return None;
                 }
                 continue;
@@ -346,6 +380,7 @@ impl Planner {
                 }
                 // Its turn was the last one.
                 Action::Place { .. } | Action::Dispatch { .. } => {}
+                Action::Update { unit, .. } => drop(self.rollouts.insert(unit.clone())),
                 Action::Lose { run, .. } | Action::GiveUp { run, .. } => self.queue.check(run),
             }
         }
@@ -355,11 +390,15 @@ impl Planner {
         match action {
             Action::PutUnit { unit } => drop(self.set_unit(&unit.name, Some(Arc::new((**unit).clone())))),
             Action::RemoveUnit { name } => drop(self.set_unit(name, None)),
+            Action::Update { unit, machine, generation } => {
+                self.set_updated(unit, machine, *generation);
+            }
             Action::Place { unit, machine } => {
                 self.last_placement += 1;
                 let id = self.last_placement;
                 let placement = Placement { id, unit: unit.clone(), machine: machine.clone(), since: now };
-                self.set_word(machine, unit, Some(Word { placement: id, up: false }), true);
+                let word = Word { placement: id, up: false, generation: 0, failed: None };
+                self.set_word(machine, unit, Some(word), true);
                 self.set_placement(unit, Some(&placement), true);
             }
             Action::Unplace { unit, with, reason, .. } => {
@@ -443,12 +482,13 @@ impl Planner {
         self.index_unit(number, old.as_deref(), false);
         let (conflicts, replaces) = unit.as_ref().map_or_else(Default::default, |unit| {
             let globs = |globs: &BTreeSet<String>| globs.iter().map(|glob| Glob::new(glob)).collect();
-            (globs(&unit.requirements.conflicts), globs(&unit.requirements.replaces))
+            (globs(&unit.asks().conflicts), globs(&unit.asks().replaces))
         });
         let slot = &mut self.units[number];
         slot.unit = unit.clone();
         (slot.conflicts, slot.replaces) = (conflicts, replaces);
         self.index_unit(number, unit.as_deref(), true);
+        self.note_update(number, old.as_deref());
         // What it was and what it is now may matter to all that is where it is.
         let hosts: Vec<HostIx> = {
             let slot = &self.units[number];
@@ -475,7 +515,7 @@ impl Planner {
     /// Puts the unit in all indexes of units, or takes it out of them.
     fn index_unit(&mut self, number: UnitIx, unit: Option<&Unit>, add: bool) {
         let Some(unit) = unit else { return };
-        let (name, asks) = (&unit.name, &unit.requirements);
+        let (name, asks) = (&unit.name, unit.asks());
         for target in &asks.machine_of {
             if add {
                 self.followers.entry(target.clone()).or_default().insert(name.clone(), number);
@@ -567,7 +607,7 @@ impl Planner {
         let slot = &self.units[number];
         let Some(placed) = slot.placed else { return };
         self.by_themselves.insert(slot.name.clone());
-        let rank = (slot.asks().priority, Reverse((placed.since, slot.name.clone())));
+        let rank = (slot.asks().priority, Reverse((placed.id, slot.name.clone())));
         self.beside_others.insert(rank);
     }
 
@@ -642,6 +682,7 @@ impl Planner {
             }
         }
         self.note_unplaced(number, true);
+        self.mark_rollout(number);
         if own && new.is_some() {
             let followers: Vec<UnitIx> = self.followers(name).collect();
             for follower in followers {
@@ -698,10 +739,10 @@ impl Planner {
         let known = reported.iter().position(|(on, _)| *on == host);
         match (known, word) {
             (Some(at), Some(word)) => {
-                let before = std::mem::replace(&mut reported[at].1, word);
-                if before == word {
+                if reported[at].1 == word {
                     return false;
                 }
+                reported[at].1 = word;
             }
             (None, Some(word)) => {
                 reported.push((host, word));
@@ -718,6 +759,7 @@ impl Planner {
                 return false;
             }
         }
+        self.mark_rollout(number);
         if !own && let Some(set) = self.units[number].set {
             self.wake_held(set);
         }
@@ -790,6 +832,7 @@ impl Planner {
         for unit in self.stranded.clone() {
             self.check(unit);
         }
+        self.mark_global_rollouts();
         true
     }
 
@@ -861,6 +904,7 @@ impl Planner {
         if before != globals {
             host.globals = globals;
             self.loosened.insert(number);
+            self.mark_global_rollouts();
         }
     }
 
@@ -978,7 +1022,18 @@ fn word(status: &UnitStatus) -> Word {
     let heard = status.load != "unheard" && status.error.is_none();
     let down =
         matches!(status.active, ActiveState::Failed | ActiveState::Activating | ActiveState::Deactivating);
-    Word { placement: status.placement, up: heard && !down }
+    let (passed, failed) = match &status.gate {
+        Some(Gate::Failed { why }) => (false, Some(why.as_str())),
+        Some(Gate::Waiting) => (false, None),
+        // An agent that knows of no gates says whether it is up, and why it is not.
+        None | Some(Gate::Passed | Gate::Unknown) => (true, status.error.as_deref()),
+    };
+    Word {
+        placement: status.placement,
+        up: heard && !down && passed,
+        generation: status.generation,
+        failed: failed.map(Arc::from),
+    }
 }
 
 fn index<K: Ord + Clone>(map: &mut BTreeMap<K, BTreeSet<UnitName>>, key: &K, name: &UnitName, add: bool) {
@@ -996,7 +1051,7 @@ fn index<K: Ord + Clone>(map: &mut BTreeMap<K, BTreeSet<UnitName>>, key: &K, nam
 /// [applied](crate::apply()) gives no actions. Instances ask for what their template asks for.
 #[must_use]
 pub fn plan(snapshot: &Snapshot) -> Plan {
-    plan_with(snapshot, same_as_template)
+    plan_with(snapshot, Reader::PLAIN)
 }
 
 /// The same where the files of templates can be read.
@@ -1004,12 +1059,12 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
 pub fn plan_with(snapshot: &Snapshot, reader: Reader) -> Plan {
     let mut planner = Planner::of(snapshot, reader);
     // Newer than anything that is there.
-    let actions = planner.plan(usize::MAX, Timestamp(u64::MAX));
+    let placed = snapshot.placements.values().map(|placement| placement.since);
+    let begun = snapshot.units.values().filter_map(|unit| match unit.update.as_deref()?.stage {
+        UpdateStage::Begun { at } => Some(at),
+        _ => None,
+    });
+    let newest = placed.chain(begun).max().unwrap_or_default();
+    let actions = planner.plan(usize::MAX, Timestamp(newest.0.saturating_add(1)));
     Plan { actions, problems: planner.problems() }
-}
-
-/// A [`Reader`] for templates that do not name their instances.
-#[must_use]
-pub fn same_as_template(template: &Unit, _: &UnitName) -> Option<sealift_model::Requirements> {
-    Some(template.requirements.clone())
 }

@@ -28,6 +28,8 @@ pub struct Snapshot {
     /// What machines say of units. There is something from a unit's placement on ([`UnitStatus::unheard`]) until its
     /// machine has confirmed that it is not there.
     pub statuses: BTreeMap<(MachineId, UnitName), UnitStatus>,
+    /// The generation of a global unit that a machine was updated to, while the unit's change rolls out.
+    pub updated: BTreeMap<(MachineId, UnitName), u64>,
     /// Runs that have not ended; those that have do no harm.
     pub runs: BTreeMap<RunId, Run>,
     pub apps: BTreeMap<ProjectName, AppView>,
@@ -60,6 +62,8 @@ pub enum Change {
     Unit(UnitName, Option<Arc<Unit>>),
     Placement(UnitName, Option<Placement>),
     Status(MachineId, UnitName, Option<UnitStatus>),
+    /// See [`Snapshot::updated`].
+    Updated(MachineId, UnitName, Option<u64>),
     Run(RunId, Option<Arc<Run>>),
     App(ProjectName, Option<Arc<AppView>>),
     /// The id of the newest placement ever made.
@@ -97,6 +101,9 @@ impl Snapshot {
         });
         differing(&before.statuses, &self.statuses, |(machine, unit), status| {
             changes.push(Change::Status(machine.clone(), unit.clone(), status.cloned()));
+        });
+        differing(&before.updated, &self.updated, |(machine, unit), generation| {
+            changes.push(Change::Updated(machine.clone(), unit.clone(), generation.copied()));
         });
         differing(&before.runs, &self.runs, |id, run| {
             changes.push(Change::Run(id.clone(), run.cloned().map(Arc::new)));
@@ -205,12 +212,12 @@ pub fn globals_on<'u>(
         limit: Limit::of(machine),
     };
     let globs = |unit: &'u Unit| -> (&'u Unit, Vec<Glob>) {
-        (unit, unit.requirements.conflicts.iter().map(|glob| Glob::new(glob)).collect())
+        (unit, unit.asks().conflicts.iter().map(|glob| Glob::new(glob)).collect())
     };
     fn parties<'a>(units: &'a [(&'a Unit, Vec<Glob>)]) -> Vec<Party<'a>> {
         let party = |(unit, conflicts): &'a (&'a Unit, Vec<Glob>)| Party {
             name: &unit.name,
-            asks: &unit.requirements,
+            asks: unit.asks(),
             conflicts,
         };
         units.iter().map(party).collect()

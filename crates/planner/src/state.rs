@@ -73,11 +73,15 @@ pub(crate) struct Placed {
 }
 
 /// What of a machine's word on a unit matters here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Word {
     pub(crate) placement: u64,
-    /// It is up, as far as its machine can tell.
+    /// It is up, as far as its machine can tell, and nothing that its policy asks is still waited for.
     pub(crate) up: bool,
+    /// What it speaks of.
+    pub(crate) generation: u64,
+    /// Why it is not as its policy wants it, for good.
+    pub(crate) failed: Option<Arc<str>>,
 }
 
 /// A unit's name and all that is known under it: the unit itself may be gone and still be placed or stopping.
@@ -115,7 +119,7 @@ impl UnitSlot {
 
     /// What it asks for; a unit that is gone asks for nothing.
     pub(crate) fn asks(&self) -> &Requirements {
-        self.unit.as_ref().map_or(&NO_REQUIREMENTS, |unit| &unit.requirements)
+        self.unit.as_ref().map_or(&NO_REQUIREMENTS, |unit| unit.asks())
     }
 
     fn is_active(&self) -> bool {
@@ -274,6 +278,8 @@ pub(crate) fn minus(one: Resources, other: Resources) -> Resources {
 pub(crate) struct Set {
     pub(crate) template: Option<UnitName>,
     pub(crate) members: BTreeSet<UnitIx>,
+    /// Members that have an update.
+    pub(crate) updating: usize,
     /// Members that are to leave and wait until more of the others are up.
     pub(crate) held: BTreeSet<UnitIx>,
     /// For metadata keys that were asked for: how many members are placed on machines of each value.

@@ -5,6 +5,7 @@ mod approval;
 mod etcd;
 mod machine;
 mod roles;
+mod rollout;
 mod run;
 mod secret;
 mod unit;
@@ -23,6 +24,7 @@ pub(crate) use etcd::{
 };
 pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange};
 pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};
+pub(crate) use rollout::{OneRollout, RolloutCommand};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
 pub(crate) use unit::name as unit_name;
@@ -158,6 +160,9 @@ pub(crate) enum Command {
     /// Machines: list, drain, cordon, uncordon, metadata, join-token, remove
     #[command(subcommand, after_help = machine::EXAMPLES, disable_help_subcommand = true)]
     Machine(MachineCommand),
+    /// Changes of units on their way to their machines: list, back, again
+    #[command(subcommand, after_help = rollout::EXAMPLES, disable_help_subcommand = true)]
+    Rollout(RolloutCommand),
     /// The same as `sealift unit list`
     #[command(after_help = "Example: sealift units")]
     Units,

@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) units: BTreeMap<UnitName, Held<Unit>>,
     pub(crate) placements: BTreeMap<UnitName, Held<Placement>>,
     pub(crate) statuses: BTreeMap<MachineId, BTreeMap<UnitName, Held<UnitStatus>>>,
+    /// The generations of global units that machines were updated to while others were not.
+    pub(crate) updated: BTreeMap<MachineId, BTreeMap<UnitName, Held<u64>>>,
     /// The name of the server that leads, where several share a store.
     pub(crate) leader: Option<Held<String>>,
     pub(crate) last_placement: Option<Held<u64>>,
@@ -121,6 +123,7 @@ impl World {
             Key::Unit(name) => set(&mut self.units, name, entry),
             Key::Placement(name) => set(&mut self.placements, name, entry),
             Key::Status(machine, unit) => set(self.statuses.entry(machine).or_default(), unit, entry),
+            Key::Updated(machine, unit) => set(self.updated.entry(machine).or_default(), unit, entry),
             Key::Leader => {
                 self.leader = held(entry);
                 self.leader.is_some()
@@ -203,6 +206,14 @@ impl World {
                     units.remove(&unit);
                 }
             }
+            Some(Key::Updated(machine, unit)) => {
+                if let Some(units) = self.updated.get_mut(&machine) {
+                    units.remove(&unit);
+                    if units.is_empty() {
+                        self.updated.remove(&machine);
+                    }
+                }
+            }
             Some(Key::Leader) => self.leader = None,
             Some(Key::PlacementCounter) => self.last_placement = None,
             Some(Key::RunCounter(project)) => drop(self.counters.remove(&project)),
@@ -245,6 +256,9 @@ impl World {
             Key::Unit(name) => self.units.get(name).map(|held| held.modified),
             Key::Placement(name) => self.placements.get(name).map(|held| held.modified),
             Key::Status(machine, unit) => self.status(machine, unit).map(|held| held.modified),
+            Key::Updated(machine, unit) => {
+                self.updated.get(machine).and_then(|units| units.get(unit)).map(|held| held.modified)
+            }
             Key::Leader => self.leader.as_ref().map(|held| held.modified),
             Key::PlacementCounter => self.last_placement.as_ref().map(|held| held.modified),
             Key::RunCounter(project) => self.counters.get(project).map(|held| held.modified),
@@ -305,7 +319,9 @@ impl World {
                 let attempts = self.runs.get(&id).into_iter().flat_map(|run| &run.value.attempts);
                 into.extend(attempts.map(|attempt| attempt.machine.clone()));
             }
-            Some(Key::Presence(id) | Key::Machine(id) | Key::Question(id, _)) => drop(into.insert(id)),
+            Some(Key::Presence(id) | Key::Machine(id) | Key::Question(id, _) | Key::Updated(id, _)) => {
+                into.insert(id);
+            }
             _ => {}
         }
     }
@@ -351,16 +367,28 @@ impl World {
         machines.filter_map(move |machine| Some((machine, &self.status(machine, unit)?.value)))
     }
 
+    /// A unit as this machine is to have it now: while a change of it rolls out, that may be what was before.
+    pub(crate) fn given(&self, unit: &Unit, machine: &MachineId) -> Unit {
+        let version = if unit.requirements.global {
+            let updated = self.updated.get(machine).and_then(|units| units.get(&unit.name));
+            unit.given_at(updated.map(|held| held.value))
+        } else {
+            unit.given()
+        };
+        unit.as_given(version)
+    }
+
     /// What a machine is to do now, units first.
     pub(crate) fn assignments(&self, machine: &MachineId) -> Vec<Assignment> {
         // As long as it is placed, whatever it is to be there: so each placement is given once and taken away once.
         let units = self.placed_on(machine).filter_map(|name| self.units.get(name));
         let units = units.filter(|unit| !unit.value.requirements.global);
         let units = units.chain(self.globals_on(machine)).map(|unit| {
-            let package = unit.value.app.as_ref().and_then(|app| self.releases.get(app));
+            let given = self.given(&unit.value, machine);
+            let package = given.app.as_ref().and_then(|app| self.releases.get(app));
             let placement = self.placements.get(&unit.value.name).filter(|_| !unit.value.requirements.global);
             Assignment::Unit(Box::new(UnitAssignment {
-                unit: unit.value.clone(),
+                unit: given,
                 placement: placement.map_or(0, |placement| placement.value.id),
                 package: package.map(|release| release.value.package.clone()),
             }))

@@ -11,7 +11,7 @@ use sealift_model::{
     DesiredState, MachineId, MachineSettings, Placement, ProjectName, Release, Requirements, Timestamp, Unit,
     UnitName, UnitStatus,
 };
-use sealift_planner::{Action, AppView, Change, Planner, Snapshot, Subject};
+use sealift_planner::{Action, AppView, Change, Planner, Reader, Snapshot, Subject};
 use sealift_store::election::Leadership;
 use sealift_store::{MAX_TXN, Txn};
 use sealift_unitfile::UnitFile;
@@ -127,7 +127,7 @@ impl Planning {
     pub(crate) fn new(inner: &Inner) -> Planning {
         let changed = inner.cache.changed();
         Planning {
-            planner: Planner::new(read_instance),
+            planner: Planner::new(READER),
             changed,
             next: BTreeMap::new(),
             explained: None,
@@ -188,7 +188,7 @@ impl Planning {
     fn learn(&mut self, world: &World, changed: ChangedKeys, now: Timestamp) {
         match changed {
             ChangedKeys::All => {
-                self.planner = Planner::new(read_instance);
+                self.planner = Planner::new(READER);
                 self.next.clear();
                 for key in keys_of(world) {
                     self.tell(world, &key, now);
@@ -228,6 +228,10 @@ impl Planning {
             }
             Key::PlacementCounter => {
                 Change::LastPlacement(world.last_placement.as_ref().map_or(0, |held| held.value))
+            }
+            Key::Updated(machine, unit) => {
+                let generation = world.updated.get(machine).and_then(|units| units.get(unit));
+                Change::Updated(machine.clone(), unit.clone(), generation.map(|held| held.value))
             }
             Key::Run(id) => Change::Run(id.clone(), value(world.runs.get(id)).map(Arc::new)),
             Key::App(project) | Key::Release(project, _) => {
@@ -282,9 +286,10 @@ impl Planning {
 
     /// How long nothing has to be done if nothing changes.
     fn wait(&self, now: Timestamp) -> Duration {
+        let late = self.planner.next_deadline().map_or(LONGEST, |at| at.since(now).max(SHORTEST));
         let maintenance = self.next.values().min().map_or(LONGEST, |at| at.since(now).max(SHORTEST));
         let explaining = if self.unexplained { EXPLAIN_AGAIN } else { LONGEST };
-        maintenance.min(explaining).min(LONGEST)
+        maintenance.min(late).min(explaining).min(LONGEST)
     }
 }
 
@@ -298,6 +303,10 @@ fn keys_of(world: &World) -> Vec<Key> {
         .statuses
         .iter()
         .flat_map(|(machine, units)| units.keys().map(|unit| Key::Status(machine.clone(), unit.clone())));
+    let updated = world
+        .updated
+        .iter()
+        .flat_map(|(machine, units)| units.keys().map(|unit| Key::Updated(machine.clone(), unit.clone())));
     world
         .machines
         .keys()
@@ -308,6 +317,7 @@ fn keys_of(world: &World) -> Vec<Key> {
         .chain(world.units.keys().cloned().map(Key::Unit))
         .chain(world.placements.keys().cloned().map(Key::Placement))
         .chain(statuses)
+        .chain(updated)
         .chain(
             world
                 .runs
@@ -325,6 +335,7 @@ fn key_of(subject: Subject) -> Key {
         Subject::Unit(name) => Key::Unit(name),
         Subject::Placement(name) => Key::Placement(name),
         Subject::Status(machine, unit) => Key::Status(machine, unit),
+        Subject::Updated(machine, unit) => Key::Updated(machine, unit),
         Subject::Run(id) => Key::Run(id),
         Subject::LastPlacement => Key::PlacementCounter,
     }
@@ -348,6 +359,11 @@ fn transaction(
                 rests_on.extend(unit.app.iter().map(|(project, _)| Key::App(project.clone()).to_string()));
                 rests_on.extend(unit.template.iter().map(|template| Key::Unit(template.clone()).to_string()));
                 written.insert(Key::Unit(unit.name.clone()).to_string(), Some(json(unit)?));
+            }
+            Action::Update { unit, machine, generation } => {
+                rests_on.insert(Key::Unit(unit.clone()).to_string());
+                let generation = generation.as_ref().map(json).transpose()?;
+                written.insert(Key::Updated(machine.clone(), unit.clone()).to_string(), generation);
             }
             Action::RemoveUnit { name } => {
                 let unit = world.units.get(name).map(|unit| &unit.value);
@@ -436,6 +452,9 @@ pub(crate) fn snapshot(world: &World, now: Timestamp) -> Snapshot {
     let statuses = world.statuses.iter().flat_map(|(machine, units)| {
         units.iter().map(|(unit, status)| ((machine.clone(), unit.clone()), status.value.clone()))
     });
+    let updated = world.updated.iter().flat_map(|(machine, units)| {
+        units.iter().map(|(unit, held)| ((machine.clone(), unit.clone()), held.value))
+    });
     let runs = world.runs.iter().filter(|(_, run)| !run.value.state.is_end());
     let apps = world.apps.keys().filter_map(|project| Some((project.clone(), app_view(world, project)?)));
     Snapshot {
@@ -445,6 +464,7 @@ pub(crate) fn snapshot(world: &World, now: Timestamp) -> Snapshot {
         placements: world.placements.iter().map(|(name, held)| (name.clone(), held.value.clone())).collect(),
         last_placement: world.last_placement.as_ref().map_or(0, |held| held.value),
         statuses: statuses.collect(),
+        updated: updated.collect(),
         runs: runs.map(|(id, run)| (id.clone(), run.value.clone())).collect(),
         apps: apps.collect(),
     }
@@ -460,6 +480,14 @@ fn read(text: &str, name: &UnitName) -> Option<Requirements> {
     let (requirements, findings) = UnitFile::parse(text).requirements(name);
     let sound = findings.iter().all(|finding| finding.severity != Severity::Error);
     sound.then_some(requirements)
+}
+
+/// How the planner has unit files read.
+const READER: Reader = Reader { requirements: read_instance, same_text };
+
+/// Whether systemd reads the same in two unit files.
+pub(crate) fn same_text(one: &str, other: &str) -> bool {
+    UnitFile::parse(one).text_for_systemd() == UnitFile::parse(other).text_for_systemd()
 }
 
 /// A template's file as one of its instances reads it.

@@ -8,6 +8,7 @@
 //! units/<unit>                          Unit
 //! placements/<unit>                     Placement
 //! statuses/<machine>/<unit>             UnitStatus
+//! updated/<machine>/<unit>              the generation that a machine of a global unit was updated to, while others are not yet
 //! election/leader                       the name of the server that leads, under its lease
 //! counters/placements                   the newest placement's id
 //! counters/runs/<project>               the newest run's number
@@ -37,6 +38,7 @@ pub(crate) enum Key {
     Unit(UnitName),
     Placement(UnitName),
     Status(MachineId, UnitName),
+    Updated(MachineId, UnitName),
     Leader,
     PlacementCounter,
     RunCounter(ProjectName),
@@ -63,6 +65,7 @@ impl std::fmt::Display for Key {
             Key::Unit(name) => write!(f, "units/{name}"),
             Key::Placement(name) => write!(f, "placements/{name}"),
             Key::Status(machine, name) => write!(f, "statuses/{machine}/{name}"),
+            Key::Updated(machine, name) => write!(f, "updated/{machine}/{name}"),
             Key::Leader => write!(f, "election/leader"),
             Key::PlacementCounter => write!(f, "counters/placements"),
             Key::RunCounter(project) => write!(f, "counters/runs/{project}"),
@@ -107,6 +110,10 @@ impl Key {
             "statuses" => {
                 let (machine, unit) = rest.split_once('/')?;
                 Key::Status(machine.parse().ok()?, unit.parse().ok()?)
+            }
+            "updated" => {
+                let (machine, unit) = rest.split_once('/')?;
+                Key::Updated(machine.parse().ok()?, unit.parse().ok()?)
             }
             "election" if rest == "leader" => Key::Leader,
             "counters" if rest == "placements" => Key::PlacementCounter,
@@ -162,6 +169,7 @@ mod tests {
             Key::Unit("a@1.service".parse().unwrap()),
             Key::Placement("a.service".parse().unwrap()),
             Key::Status(machine.clone(), "a.service".parse().unwrap()),
+            Key::Updated(machine.clone(), "a.service".parse().unwrap()),
             Key::Credential(machine),
             Key::Authority,
             Key::User("0123456789abcdef".parse().unwrap()),

@@ -3,9 +3,12 @@
 //! What is about to be done is noted down first, so that a life of the agent that ends on the way leaves nothing that the next
 //! one does not know of.
 
-use sealift_model::{ActiveState, DesiredState, UnitAssignment, UnitKind, UnitName, Withdrawal};
+use std::sync::Arc;
+
+use sealift_model::{ActiveState, DesiredState, Gate, UnitAssignment, UnitKind, UnitName, Withdrawal};
 
 use super::files::{self, Files};
+use super::gate;
 use super::record::{Phase, Record};
 use super::{Error, GroupKey, Inner};
 use crate::systemd::{Manager, Systemd, bus};
@@ -19,12 +22,14 @@ pub(super) struct Prepared<'a> {
     /// It was started as it is now, and is not started again unless it failed.
     same: bool,
     was_launched: bool,
+    /// What was found of it when it was started last.
+    gate: Option<Gate>,
 }
 
 impl Inner {
     /// Fetches and writes what the unit needs; none when it already is as assigned.
     pub(super) async fn prepare<'a>(
-        &self,
+        self: &Arc<Self>,
         assignment: &'a UnitAssignment,
     ) -> Result<Option<Prepared<'a>>, Error> {
         let unit = &assignment.unit;
@@ -76,21 +81,29 @@ impl Inner {
             && self.is_of_this_life(old)
         {
             match old.phase {
-                Phase::Done => {
+                Phase::Done if old.restarts == unit.restarts => {
+                    // An earlier life of the agent may have been watching.
+                    if let Some(policy) = unit.policy().filter(|_| old.gate == Some(Gate::Waiting)) {
+                        self.watch_gate(&unit.name, old, policy, gate::deadline(policy));
+                    }
                     self.report(&unit.name, old, None).await?;
                     return Ok(None);
                 }
                 Phase::Starting { at } => {
                     // We were killed around the start: it is done if the unit was started after we noted it down.
                     if self.systemd.started_at(&unit.name).await?.is_some_and(|started| started >= at) {
-                        let record = Record { phase: Phase::Done, ..old.clone() };
+                        let gate = unit.policy().map(|_| Gate::Waiting);
+                        let record = Record { phase: Phase::Done, gate, ..old.clone() };
                         self.records.put(&unit.name, &record)?;
+                        if let Some(policy) = unit.policy() {
+                            self.watch_gate(&unit.name, &record, policy, gate::deadline(policy));
+                        }
                         self.report(&unit.name, &record, None).await?;
                         return Ok(None);
                     }
                 }
                 // It came back before its stop was through, or was not begun.
-                Phase::Stopping | Phase::Writing => {}
+                Phase::Stopping | Phase::Writing | Phase::Done => {}
             }
         }
         if unit.name.kind().is_quadlet() {
@@ -113,8 +126,10 @@ impl Inner {
                 && self.is_of_this_life(old)
         });
         let record = self.record(assignment, &files, Phase::Starting { at: (self.clock)() });
-        let was_launched = old.is_some_and(|old| old.launched);
-        Ok(Some(Prepared { assignment, record, in_systemd: files.in_systemd, restart, same, was_launched }))
+        let was_launched = old.as_ref().is_some_and(|old| old.launched);
+        let gate = old.and_then(|old| old.gate);
+        let in_systemd = files.in_systemd;
+        Ok(Some(Prepared { assignment, record, in_systemd, restart, same, was_launched, gate }))
     }
 
     fn record(&self, assignment: &UnitAssignment, files: &Files, phase: Phase) -> Record {
@@ -131,6 +146,7 @@ impl Inner {
             enabled: files.installs,
             life: self.life,
             restarts: unit.restarts,
+            gate: None,
             phase,
         }
     }
@@ -177,36 +193,65 @@ impl Inner {
         Ok(())
     }
 
-    pub(super) async fn start(&self, prepared: &Prepared<'_>) -> Result<(), Error> {
+    pub(super) async fn start(self: &Arc<Self>, prepared: &Prepared<'_>) -> Result<(), Error> {
         let Prepared { assignment, in_systemd, .. } = prepared;
         let unit = &assignment.unit;
+        self.gates.forget(&unit.name);
         if unit.name.kind().is_quadlet() && self.systemd.state(in_systemd).await?.load == "not-found" {
             let said = self.manager.quadlet.complaint(&unit.name).await?;
             return Err(Error::NoService { service: in_systemd.clone(), said });
         }
         let mut record = Record { phase: Phase::Starting { at: (self.clock)() }, ..prepared.record.clone() };
         let launched = unit.desired == DesiredState::Launched;
+        let policy = unit.policy().filter(|_| launched);
+        let deadline = policy.map(gate::deadline);
+        let mut gate = policy.map(|_| Gate::Waiting);
         let result = if launched && self.runs_as_wished(prepared).await? {
+            gate = gate.map(|gate| prepared.gate.clone().unwrap_or(gate));
             bus::JobResult("done".into())
         } else {
             self.records.put(&unit.name, &record)?;
             // systemd counts starts against StartLimitBurst=; a start that was asked for is not one of a crash loop.
             self.systemd.reset_failed(in_systemd).await?;
-            match unit.desired {
-                // A device comes by itself, and cannot be stopped either.
-                _ if unit.name.kind() == UnitKind::Device => bus::JobResult("done".into()),
-                DesiredState::Launched if prepared.restart => self.systemd.restart(in_systemd).await?,
-                DesiredState::Launched => self.systemd.start(in_systemd).await?,
-                // Loaded: systemd knows it, and whoever wants it starts it. What we started before is ours to stop.
-                DesiredState::Loaded | DesiredState::Inactive if prepared.was_launched => {
-                    self.systemd.stop(in_systemd).await?
-                }
-                DesiredState::Loaded | DesiredState::Inactive => bus::JobResult("done".into()),
+            let job = async {
+                Ok::<_, bus::Error>(match unit.desired {
+                    // A device comes by itself, and cannot be stopped either.
+                    _ if unit.name.kind() == UnitKind::Device => bus::JobResult("done".into()),
+                    DesiredState::Launched if prepared.restart => self.systemd.restart(in_systemd).await?,
+                    DesiredState::Launched => self.systemd.start(in_systemd).await?,
+                    // Loaded: systemd knows it, and whoever wants it starts it. What we started before is ours to stop.
+                    DesiredState::Loaded | DesiredState::Inactive if prepared.was_launched => {
+                        self.systemd.stop(in_systemd).await?
+                    }
+                    DesiredState::Loaded | DesiredState::Inactive => bus::JobResult("done".into()),
+                })
+            };
+            // It goes on starting; nobody waits for it any more.
+            match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, job)
+                    .await
+                    .unwrap_or_else(|_| Ok(bus::JobResult("too slow for UpdateTimeout=".into())))?,
+                None => job.await?,
             }
         };
         record.phase = Phase::Done;
-        self.records.put(&unit.name, &record)?;
         let error = (!result.is_done()).then(|| Error::Job { result: result.0 });
+        record.gate = match (&error, gate) {
+            (Some(error), Some(Gate::Waiting)) => {
+                let state = self.systemd.state(in_systemd).await?;
+                let result = state.result.filter(|_| state.active == ActiveState::Failed);
+                Some(Gate::Failed { why: result.unwrap_or_else(|| error.to_string()) })
+            }
+            (_, gate) => gate,
+        };
+        if let (Some(policy), Some(deadline), Some(Gate::Waiting)) = (policy, deadline, &record.gate) {
+            if Self::passes_at_once(policy) && self.systemd.state(in_systemd).await?.active.is_up() {
+                record.gate = Some(Gate::Passed);
+            } else {
+                self.watch_gate(&unit.name, &record, policy, deadline);
+            }
+        }
+        self.records.put(&unit.name, &record)?;
         self.report(&unit.name, &record, error.as_ref()).await?;
         Ok(())
     }
@@ -218,6 +263,7 @@ impl Inner {
     }
 
     pub(super) async fn remove(&self, key: &GroupKey, unit: &UnitName, placement: u64) -> Result<(), Error> {
+        self.gates.forget(unit);
         // Gone already, or meanwhile another group's.
         if self.held().get(unit).map(|held| &held.group) != Some(key) {
             return Ok(());

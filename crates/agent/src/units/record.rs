@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use sealift_model::{ProjectName, ReleaseNumber, Timestamp, UnitName};
+use sealift_model::{Gate, ProjectName, ReleaseNumber, Timestamp, UnitName};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -39,6 +39,9 @@ pub(super) struct Record {
     /// How many restarts of it had been asked for.
     #[serde(default)]
     pub(super) restarts: u64,
+    /// Whether what was started is as its update policy wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) gate: Option<Gate>,
     pub(super) phase: Phase,
 }
 

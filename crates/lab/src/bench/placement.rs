@@ -8,7 +8,7 @@ use sealift_model::{
     DesiredState, InvalidName, Machine, MachineId, Presence, Requirements, Resources, SessionId, Timestamp,
     Unit,
 };
-use sealift_planner::{Change, Planner, same_as_template};
+use sealift_planner::{Change, Planner, Reader};
 
 use super::{Error, Figure, Report, median, millis};
 
@@ -75,9 +75,9 @@ struct Measured {
 fn measure(units: u32, machines: u32, demands: Demands) -> Result<Measured, Error> {
     let failed = |error: InvalidName| Error::failed("cannot make a fleet", error);
     let changes = fleet(units, machines, demands).map_err(failed)?;
-    let (mut rates, mut made) = (Vec::new(), Planner::new(same_as_template));
+    let (mut rates, mut made) = (Vec::new(), Planner::new(Reader::PLAIN));
     for _ in 0..3 {
-        let mut planner = Planner::new(same_as_template);
+        let mut planner = Planner::new(Reader::PLAIN);
         for change in changes.clone() {
             planner.feed(change);
         }

@@ -186,6 +186,7 @@ impl Agent {
             memory: None,
             cpu_nanos: None,
             hash: None,
+            gate: None,
             error: None,
             since: sealift_model::Timestamp(held.instance),
             extra: Extra::new(),

@@ -24,7 +24,7 @@ use sealift_planner::{Plan, Snapshot};
 use crate::rng::Rng;
 use agent::Agents;
 use clock::{Clock, Millis};
-use net::{Reply, Request};
+use net::{Reply, Request, Sent};
 pub use oracle::Broken;
 use oracle::Oracle;
 use people::People;
@@ -115,6 +115,8 @@ pub struct Summary {
     pub releases: usize,
     pub outages: usize,
     pub leader_changes: usize,
+    pub lost_messages: usize,
+    pub doubled_messages: usize,
 }
 
 impl Summary {
@@ -147,6 +149,8 @@ impl std::ops::AddAssign for Summary {
         self.releases += other.releases;
         self.outages += other.outages;
         self.leader_changes += other.leader_changes;
+        self.lost_messages += other.lost_messages;
+        self.doubled_messages += other.doubled_messages;
     }
 }
 
@@ -203,6 +207,7 @@ enum Event {
         machine: MachineId,
         life: Life,
         request: Request,
+        sent: Sent,
     },
     Answer {
         machine: MachineId,
@@ -355,7 +360,7 @@ impl Sim {
             Event::Plan => self.plan()?,
             Event::Expire { machine, deadline } => self.expire(&machine, deadline),
             Event::Deliver { machine, connection } => self.deliver(&machine, connection),
-            Event::Ask { machine, life, request } => self.asked(machine, life, request)?,
+            Event::Ask { machine, life, request, sent } => self.asked(machine, life, request, sent)?,
             Event::Answer { machine, life, request, reply } => self.answered(&machine, life, request, reply),
             Event::Timer { machine, life, timer } => self.timer(&machine, life, timer),
             Event::Job { machine, unit, job } => self.job_done(&machine, &unit, job),

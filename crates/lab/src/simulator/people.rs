@@ -211,7 +211,7 @@ impl Sim {
         self.clock.after(delay, Event::People);
         if self.rng.below(1_000) == 0 {
             // A story of years would fill the memory with what nobody asks about any more.
-            let before = self.clock.now.saturating_sub(REMEMBERED);
+            let before = self.now().0.saturating_sub(REMEMBERED);
             for run in self.server.forget_runs(Timestamp(before)) {
                 self.oracle.forget(&run);
             }

@@ -10,12 +10,16 @@ use sealift_model::{
     Unit, UnitName, UnitStatus, Withdrawal,
 };
 use sealift_planner::{
-    Action, AppView, Change, Concern, Ledger, Plan, Planner, Snapshot, apply, same_as_template,
-    units_by_machine,
+    Action, AppView, Change, Concern, Ledger, Plan, Planner, Reader, Snapshot, apply, units_by_machine,
 };
 
 use super::clock::Millis;
 use super::{Broken, Event, Planning, Sim, TTL};
+
+/// What a wall clock shows at the beginning of a story.
+const WALL: Millis = 1_700_000_000_000;
+/// How much it may be wrong, either way.
+const SKEW: Millis = 120_000;
 
 /// What a machine is told to do, as a whole.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -59,6 +63,8 @@ pub(super) struct Server {
     unsettled: Concern,
     pub(super) unlooked: Concern,
     leases: BTreeMap<MachineId, Millis>,
+    /// How far the wall clock is ahead of one that is wrong by all that it may be.
+    ahead: Millis,
     pub(super) away: bool,
     pub(super) planner_away: bool,
     pub(super) ended: BTreeMap<RunId, Run>,
@@ -75,12 +81,13 @@ impl Server {
     pub(super) fn new() -> Server {
         Server {
             ledger: Ledger::default(),
-            planner: Planner::new(same_as_template),
+            planner: Planner::new(Reader::PLAIN),
             news: Vec::new(),
             due: Concern::default(),
             unsettled: Concern::default(),
             unlooked: Concern::default(),
             leases: BTreeMap::new(),
+            ahead: SKEW,
             away: false,
             planner_away: false,
             ended: BTreeMap::new(),
@@ -320,8 +327,14 @@ pub(super) fn commit() -> Result<CommitId, sealift_model::InvalidName> {
 }
 
 impl Sim {
+    /// What the server's wall clock shows. Leases do not go by it.
     pub(super) fn now(&self) -> Timestamp {
-        Timestamp(self.clock.now)
+        Timestamp((WALL + self.clock.now + self.server.ahead).saturating_sub(SKEW))
+    }
+
+    /// Another server leads, or somebody sets the clock: it may go back by minutes.
+    fn set_wall_clock(&mut self) {
+        self.server.ahead = self.rng.below(2 * SKEW);
     }
 
     /// A pass of the planner: all of its plan, or as much as one transaction took before something came between.
@@ -402,7 +415,7 @@ impl Sim {
             Action::Unplace { .. } => self.summary.unplaced += 1,
             Action::Dispatch { .. } => self.summary.dispatched += 1,
             Action::Lose { .. } | Action::GiveUp { .. } => self.summary.lost_attempts += 1,
-            Action::PutUnit { .. } | Action::RemoveUnit { .. } => {}
+            Action::PutUnit { .. } | Action::RemoveUnit { .. } | Action::Update { .. } => {}
         }
         if let Some(mut whole) = before.clone() {
             let fits = apply(&mut whole, action, now);
@@ -464,7 +477,8 @@ impl Sim {
     /// A server that leads anew, or is started anew, knows nothing of what the one before it had in mind.
     pub(super) fn planner_back(&mut self) {
         self.server.planner_away = false;
-        self.server.planner = Planner::new(same_as_template);
+        self.set_wall_clock();
+        self.server.planner = Planner::new(Reader::PLAIN);
         self.server.news = self.server.snapshot().changes_since(&Snapshot::default());
         self.server.changed = true;
     }

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sealift_model::Availability;
 use sealift_planner::invariants::{self, Violation};
-use sealift_planner::{Change, Concern, Ledger, Snapshot, apply, plan, units_by_machine};
+use sealift_planner::{Action, Change, Concern, Ledger, Snapshot, apply, plan, units_by_machine};
 
 use crate::random::worlds;
 use crate::world::{NOW, World, machine_id, name, words};
@@ -116,5 +116,11 @@ fn a_part_has_the_global_units_of_its_machines() {
         assert_eq!(part, [(machine_id(n), whole[&machine_id(n)].clone())].into());
     }
     assert!(ledger.set(Change::Unit(name("g.service"), None)).everything);
+    // Nor is it forgotten how far its change was.
+    let updated = |generation| Change::Updated(machine_id(1), name("g.service"), generation);
+    ledger.set(updated(Some(2)));
+    assert_eq!(ledger.part(&machine(1)).updated.len(), 1);
+    let back = Action::Update { unit: name("g.service"), machine: machine_id(1), generation: None };
+    assert_eq!(ledger.apply(&back, NOW).changes, [updated(None)]);
     assert!(!ledger.set(Change::Unit(name("u.service"), None)).everything);
 }

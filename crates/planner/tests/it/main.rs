@@ -5,6 +5,7 @@ mod apps;
 mod ledger;
 mod placing;
 mod random;
+mod rollouts;
 mod room;
 mod runs;
 mod transcripts;

@@ -1,7 +1,7 @@
 //! Resources, classes, spread, wishes, priorities, replicas, and machines that operators set apart.
 
 use sealift_model::{Availability, DesiredState, Requirements, Unit, UnitName};
-use sealift_planner::{Change, Planner, Problem, Reason, Verdict, plan_with, same_as_template};
+use sealift_planner::{Change, Planner, Problem, Reader, Reason, Verdict, plan_with};
 
 use crate::world::{NOW, World, machine_id, name, requirements, words};
 
@@ -143,7 +143,7 @@ fn a_drained_machine_becomes_empty() {
         drained.plan(),
         ["unplace a 1: the machine is drained", "unplace only 1: the machine is drained", "place a 2"]
     );
-    let planner = Planner::of(&drained.0, same_as_template);
+    let planner = Planner::of(&drained.0, Reader::PLAIN);
     let why =
         |unit: &str| planner.explain(&name(unit)).into_iter().map(|(_, verdict)| verdict).next().unwrap();
     assert_eq!(why("g.service"), Verdict::No(Reason::Drained));
@@ -167,15 +167,17 @@ fn read(template: &Unit, instance: &UnitName) -> Option<Requirements> {
     Some(requirements(&template.text.replace("%i", instance.instance()?)))
 }
 
+const READER: Reader = Reader { requirements: read, same_text: |_, _| true };
+
 #[test]
 fn a_template_makes_its_replicas() {
     let template = |text: &str| Unit {
         requirements: requirements(text),
         ..Unit::new(name("w@.service"), text, DesiredState::Launched)
     };
-    let told = |world: &World| plan_with(&world.0, read).actions.iter().map(words).collect::<Vec<_>>();
+    let told = |world: &World| plan_with(&world.0, READER).actions.iter().map(words).collect::<Vec<_>>();
     let carried_out = |mut world: World| {
-        for action in plan_with(&world.0, read).actions {
+        for action in plan_with(&world.0, READER).actions {
             assert!(sealift_planner::apply(&mut world.0, &action, NOW));
         }
         assert_eq!(told(&world), [""; 0]);
@@ -211,7 +213,7 @@ fn a_template_makes_its_replicas() {
     // One that somebody made by hand stays his.
     world = world.unit("w@2.service", "");
     world.0.units.insert(name("w@.service"), Unit { generation: 3, ..template("Replicas=2") });
-    let plan = plan_with(&world.0, read);
+    let plan = plan_with(&world.0, READER);
     assert_eq!(
         plan.problems,
         [Problem::InstanceTaken { template: name("w@.service"), unit: name("w@2.service") }]
@@ -227,7 +229,7 @@ fn rebalances_by_a_bounded_number_of_moves() {
     let many: Vec<String> = (1..=6).map(|n| format!("u{n}.service")).collect();
     let world =
         many.iter().fold(World::of(3), |world, unit| world.unit(unit, "").placed(unit, 1).status(1, unit));
-    let mut planner = Planner::of(&world.0, same_as_template);
+    let mut planner = Planner::of(&world.0, Reader::PLAIN);
     assert_eq!(planner.plan(100, NOW), []);
     let moves = planner.rebalance(10, NOW);
     // Until no machine has two more than another.
@@ -242,14 +244,14 @@ fn rebalances_by_a_bounded_number_of_moves() {
     let placed: Vec<String> = planner.plan(100, NOW).iter().map(words).collect();
     assert_eq!(placed, ["place u1 2", "place u2 3", "place u3 2", "place u4 3"]);
     assert_eq!(planner.rebalance(10, NOW), []);
-    let mut bounded = Planner::of(&world.0, same_as_template);
+    let mut bounded = Planner::of(&world.0, Reader::PLAIN);
     assert_eq!(bounded.rebalance(2, NOW).len(), 2);
 }
 
 #[test]
 fn says_what_a_change_would_do_and_does_nothing() {
     let world = World::of(2).unit("a.service", "").placed("a.service", 1).status(1, "a.service");
-    let planner = Planner::of(&world.0, same_as_template);
+    let planner = Planner::of(&world.0, Reader::PLAIN);
     let drained = world.clone().is(1, Availability::Drained);
     let said = planner.what_if(drained.0.changes_since(&world.0), 100, NOW);
     let said: Vec<String> = said.iter().map(words).collect();

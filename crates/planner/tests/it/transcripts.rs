@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use sealift_model::{Availability, DesiredState, MachineId, UnitName};
-use sealift_planner::{Action, Planner, Snapshot, apply, same_as_template};
+use sealift_planner::{Action, Planner, Reader, Snapshot, apply};
 
 use crate::world::{NOW, World, name};
 
@@ -22,7 +22,7 @@ struct Story {
 impl Story {
     fn new(title: &str) -> Story {
         let text = format!("{title}\n{}\n", "=".repeat(title.len()));
-        let planner = Planner::new(same_as_template);
+        let planner = Planner::new(Reader::PLAIN);
         Story { world: World::default(), planner, told: Snapshot::default(), text }
     }
 
@@ -113,6 +113,7 @@ fn plain(world: &World, action: &Action) -> String {
     match action {
         Action::PutUnit { unit } if unit.generation == 1 => format!("{} is made", short(&unit.name)),
         Action::PutUnit { unit } => format!("{} changes", short(&unit.name)),
+        Action::Update { unit, machine: on, .. } => format!("{} is updated on {}", short(unit), machine(on)),
         Action::RemoveUnit { name } => format!("{} is removed", short(name)),
         Action::Place { unit, machine: on } => format!("{} goes to {}", short(unit), machine(on)),
         Action::Unplace { unit, machine: from, reason, with } => {

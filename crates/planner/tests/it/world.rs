@@ -6,7 +6,7 @@ use std::fmt;
 use sealift_model::{
     ActiveState, App, Attempt, AttemptEnd, Availability, DesiredState, Extra, Machine, MachineId, Package,
     PackageName, Placement, Presence, ProjectName, Release, Requirements, Resources, Run, RunId, RunState,
-    SessionId, Share, Timestamp, Unit, UnitName, UnitStatus, UpdatePolicy,
+    SessionId, Share, Timestamp, Unit, UnitName, UnitStatus, UpdatePolicy, UpdateStage,
 };
 use sealift_planner::{Action, AppView, Reason, Snapshot, apply, plan};
 
@@ -243,7 +243,7 @@ impl World {
         let status = UnitStatus {
             unit: name(text),
             placement: self.0.placements.get(&name(text)).map_or(0, |placement| placement.id),
-            generation: 1,
+            generation: self.0.units.get(&name(text)).map_or(1, |unit| unit.generation),
             release: None,
             load: "loaded".to_owned(),
             active: ActiveState::Active,
@@ -254,6 +254,7 @@ impl World {
             memory: None,
             cpu_nanos: None,
             hash: None,
+            gate: None,
             error: None,
             since: NOW,
             extra: Extra::new(),
@@ -303,7 +304,19 @@ impl World {
 pub(crate) fn words(action: &Action) -> String {
     let number = |id: &MachineId| u32::from_str_radix(id.short(), 16).unwrap();
     match action {
-        Action::PutUnit { unit } => format!("put {} {}", unit.name.stem(), unit.generation),
+        Action::PutUnit { unit } => {
+            let stage = match unit.update.as_ref().map(|update| &update.stage) {
+                None => String::new(),
+                Some(UpdateStage::Waiting) => " waiting".to_owned(),
+                Some(UpdateStage::Begun { .. }) => " begun".to_owned(),
+                Some(UpdateStage::Back { why }) => format!(" back: {why}"),
+            };
+            format!("put {} {}{stage}", unit.name.stem(), unit.generation)
+        }
+        Action::Update { unit, machine, generation } => match generation {
+            Some(generation) => format!("update {} {}: {generation}", unit.stem(), number(machine)),
+            None => format!("update {} {}: back", unit.stem(), number(machine)),
+        },
         Action::RemoveUnit { name } => format!("remove {}", name.stem()),
         Action::Place { unit, machine } => format!("place {} {}", unit.stem(), number(machine)),
         Action::Unplace { unit, machine, reason, with } => {

@@ -17,6 +17,7 @@ mod machine;
 mod meta;
 mod push;
 mod rollback;
+mod rollout;
 mod runs;
 mod secret;
 mod server;
@@ -62,6 +63,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Reject(args) => approvals::reject(args, global).await,
         Command::Abort(args) => runs::abort(&args, global).await,
         Command::Unit(command) => unit::unit(command, global).await,
+        Command::Rollout(command) => rollout::rollout(command, global).await,
         Command::Machine(command) => machine::machine(command, global).await,
         Command::Units => unit::list(&[], global).await,
         Command::Machines => machine::list(global).await,

@@ -6,12 +6,13 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use sealift_client::api::{AppStatus, AppUnit, List, Rollback};
-use sealift_model::{ActiveState, App, AppPhase, MachineId, ProjectName, UnitKind, UnitName};
+use sealift_model::{ActiveState, App, AppPhase, MachineId, ProjectName, UnitKind, UnitName, UpdateStage};
 use sealift_store::Txn;
 use tokio::sync::mpsc;
 
 use super::{Error, json, lines, unchanged};
 use crate::cache::World;
+use crate::controller::Trouble;
 use crate::keys::Key;
 use crate::server::Inner;
 
@@ -145,10 +146,16 @@ fn unit_view(inner: &Inner, world: &World, app: &App, name: &UnitName) -> AppUni
         // Current when the unit's record is of this release and the machine has carried out that generation of it.
         let current = away.is_none()
             && unit.is_some_and(|unit| {
-                unit.app.as_ref() == Some(&(app.project.clone(), app.current))
+                unit.update.is_none()
+                    && unit.app.as_ref() == Some(&(app.project.clone(), app.current))
                     && status.as_ref().is_some_and(|status| status.generation == unit.generation)
             });
-        let trouble = inner.problems.get(Some(&app.project), name);
+        let back = unit.and_then(|unit| match &unit.update.as_ref()?.stage {
+            UpdateStage::Back { why } => Some(format!("the release was taken back: {why}")),
+            _ => None,
+        });
+        let back = back.map(|text| Trouble { text, lasts: true });
+        let trouble = back.or_else(|| inner.problems.get(Some(&app.project), name));
         AppUnit {
             unit: name.clone(),
             machine: machine.map(|held| held.value.name.clone()),

@@ -81,6 +81,8 @@ pub(crate) const RULES: &[Rule] = &[
     reads("/v1/units", Need::Read),
     changes("POST", "/v1/units", Need::Operate),
     changes("POST", "/v1/units/destroy", Need::Operate),
+    reads("/v1/rollouts", Need::Read),
+    changes("POST", "/v1/rollouts/{unit}", Need::Operate),
     // A question whose list is too long for a path.
     says("/v1/units/watch", Need::Read),
     reads("/v1/units/{unit}", Need::Read),

@@ -10,6 +10,7 @@ mod fleet;
 mod gate;
 mod machines;
 mod questions;
+mod rollouts;
 mod runs;
 mod secrets;
 mod status;
@@ -48,6 +49,8 @@ pub(crate) fn router(inner: Arc<Inner>, door: Door) -> Router {
         .route("/v1/status", get(status::status))
         .route("/v1/units", get(units::list).post(units::put))
         .route("/v1/units/destroy", post(units::destroy))
+        .route("/v1/rollouts", get(rollouts::list))
+        .route("/v1/rollouts/{unit}", post(rollouts::steer))
         .route("/v1/units/watch", post(units::watch))
         .route("/v1/units/{unit}", get(units::show))
         .route("/v1/units/{unit}/explain", get(units::explain))

@@ -11,7 +11,7 @@ use sealift_client::api::{
     UnitEvent, UnitView, WatchUnits,
 };
 use sealift_model::diagnostic::Severity;
-use sealift_model::{ActiveState, DesiredState, Unit, UnitName};
+use sealift_model::{ActiveState, DesiredState, MOST_VERSION_BYTES, Unit, UnitName, UpdateStage};
 use sealift_planner::Verdict;
 use sealift_store::{MAX_OPS, MAX_TXN, MAX_VALUE, Revision, Txn};
 use sealift_unitfile::UnitFile;
@@ -70,6 +70,7 @@ fn view(inner: &Inner, world: &World, unit: &Unit, text: bool) -> UnitView {
     if !text {
         shown.text.clear();
         shown.drop_ins.clear();
+        shown.update.iter_mut().for_each(|update| update.forget_texts());
     }
     let statuses = world.statuses_of(name);
     let away = world.statuses_of(name).filter(|(machine, _)| !world.presence.contains_key(*machine));
@@ -124,6 +125,11 @@ fn instance_trouble(
     };
     if unit.text != template.text || unit.desired != template.desired {
         return waiting("it has its template's former text");
+    }
+    match unit.update.as_ref().map(|update| &update.stage) {
+        Some(UpdateStage::Back { why }) => return Some((format!("the change was taken back: {why}"), true)),
+        Some(UpdateStage::Waiting) => return waiting("it waits for its turn in the rollout"),
+        Some(UpdateStage::Begun { .. }) | None => {}
     }
     let Some(placement) = world.placements.get(name).map(|held| &held.value) else {
         let trouble = inner.problems.get(None, name).map(|trouble| trouble.text);
@@ -302,6 +308,16 @@ fn change(world: &World, wanted: &PutUnit, replace: bool) -> Result<(Unit, UnitC
         Some(held) if *held == next => Change::Unchanged,
         Some(_) => Change::Changed,
     };
+    let size = |unit: &Unit| unit.text.len() + unit.drop_ins.values().map(String::len).sum::<usize>();
+    if next.requirements.update.is_some() && 2 * size(&next) > MOST_VERSION_BYTES {
+        return Err(Error::Invalid {
+            message: format!("{name} with {} bytes is too large to be rolled out", size(&next)),
+            help: Some(format!(
+                "leave out Update*= of its [X-Fleet] section, or make it smaller than {} bytes",
+                MOST_VERSION_BYTES / 2
+            )),
+        });
+    }
     next.generation = match (held, change) {
         (Some(held), Change::Unchanged) => held.generation,
         (Some(held), _) => held.generation + 1,
@@ -309,6 +325,10 @@ fn change(world: &World, wanted: &PutUnit, replace: bool) -> Result<(Unit, UnitC
         (None, _) => world.newest_generation() + 1,
     };
     let change = UnitChange { name: name.clone(), generation: next.generation, change, differs };
+    let next = match held {
+        Some(held) if change.change == Change::Changed => held.followed_by(next, controller::same_text),
+        _ => next,
+    };
     Ok((next, change))
 }
 

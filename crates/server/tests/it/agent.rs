@@ -227,6 +227,7 @@ impl Agent {
             memory: None,
             cpu_nanos: None,
             hash: None,
+            gate: None,
             error: None,
             since: Timestamp(7),
             extra: Extra::default(),

@@ -10,12 +10,14 @@ use crate::house::{House, TOKEN, assert_refused};
 use crate::wire;
 
 /// Every route but `/healthz` and `/v1/join`, by the methods that it has.
-const ROUTES: [(&str, &str); 66] = [
+const ROUTES: [(&str, &str); 68] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/units"),
     ("POST", "/v1/units"),
     ("POST", "/v1/units/destroy"),
     ("POST", "/v1/units/watch"),
+    ("GET", "/v1/rollouts"),
+    ("POST", "/v1/rollouts/{unit}"),
     ("GET", "/v1/units/{unit}"),
     ("GET", "/v1/units/{unit}/explain"),
     ("GET", "/v1/units/{unit}/journal"),

@@ -21,11 +21,13 @@ use crate::wire;
 
 /// Which of these get past the door: nobody (n), viewer (v), deployer of `hello` (d), deployer of another project (x),
 /// operator (o), admin (a), the machine that holds hello-1 (M), another machine (w).
-const WHO: [(&str, &str, &str); 67] = [
+const WHO: [(&str, &str, &str); 69] = [
     ("GET", "/v1/status", "vdxoa"),
     ("GET", "/v1/units", "vdxoa"),
     ("POST", "/v1/units", "oa"),
     ("POST", "/v1/units/destroy", "oa"),
+    ("GET", "/v1/rollouts", "vdxoa"),
+    ("POST", "/v1/rollouts/{unit}", "oa"),
     ("POST", "/v1/units/watch", "vdxoa"),
     ("GET", "/v1/units/{unit}", "vdxoa"),
     ("GET", "/v1/units/{unit}/explain", "vdxoa"),

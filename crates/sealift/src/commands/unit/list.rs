@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use sealift_client::Client;
 use sealift_client::api::{List, MachineVerdict, Suitability, UnitView};
-use sealift_model::{DesiredState, UnitName, UnitStatus};
+use sealift_model::{DesiredState, UnitName, UnitStatus, UpdateStage};
 
 use super::{machine_names, words};
 use crate::cli::Global;
@@ -168,6 +168,15 @@ pub(super) async fn status(units: &[String], global: &Global) -> Result<ExitCode
         ))?;
         if let Some((app, release)) = &view.unit.app {
             printer.line(&format!("  app      {app}, release {release}"))?;
+        }
+        let stage = match view.unit.update.as_ref().map(|update| &update.stage) {
+            Some(UpdateStage::Back { why }) => Some(format!("taken back: {why}")),
+            Some(UpdateStage::Waiting) => Some("waits for its turn".to_owned()),
+            Some(UpdateStage::Begun { .. }) => Some("given to its machine".to_owned()),
+            None => None,
+        };
+        if let Some(stage) = stage {
+            printer.line(&format!("  change   {stage}"))?;
         }
         if let Some(problem) = &view.problem {
             printer.line(&format!("  problem  {problem}"))?;

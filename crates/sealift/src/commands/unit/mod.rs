@@ -188,7 +188,7 @@ async fn finish_waited(
 }
 
 /// Machines' names by their ids.
-async fn machine_names(client: &Client) -> Result<BTreeMap<MachineId, String>, Error> {
+pub(super) async fn machine_names(client: &Client) -> Result<BTreeMap<MachineId, String>, Error> {
     let machines: List<MachineStatus> = client.get("/v1/machines").await?;
     Ok(machines.items.into_iter().map(|status| (status.machine.id, status.machine.name)).collect())
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use sealift_client::api::{UnitEvent, UnitView, WatchUnits};
 use sealift_client::{Client, Lines};
-use sealift_model::{ActiveState, DesiredState, MachineId, UnitKind, UnitName, UnitStatus};
+use sealift_model::{
+    ActiveState, DesiredState, Gate, MachineId, OnFailure, UnitKind, UnitName, UnitStatus, UpdateStage,
+};
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -194,6 +196,18 @@ fn progress(event: &UnitEvent, generation: u64, goal: Goal) -> Progress {
     if view.unit.desired != wanted {
         return Progress::Failed("somebody asked for something else meanwhile".into());
     }
+    // A change that rolls out is through when all that change with it are.
+    let update = view.unit.update.as_ref().filter(|_| goal == Goal::Launched);
+    match update.map(|update| &update.stage) {
+        Some(UpdateStage::Back { why }) => {
+            return Progress::Failed(format!("the change was taken back: {why}"));
+        }
+        Some(UpdateStage::Waiting) if !view.unit.requirements.global => {
+            return Progress::Waiting("it waits for its turn in the rollout".into());
+        }
+        Some(UpdateStage::Waiting | UpdateStage::Begun { .. }) => return rolling(view),
+        None => {}
+    }
     if goal == Goal::Inactive {
         let left = view.statuses.len() - view.away.len().min(view.statuses.len());
         return match left {
@@ -224,6 +238,20 @@ fn progress(event: &UnitEvent, generation: u64, goal: Goal) -> Progress {
         }
     }
     Progress::Done(view.targets.clone())
+}
+
+/// How it is where the change has been given.
+fn rolling(view: &UnitView) -> Progress {
+    let on_failure = view.unit.policy().map(|policy| policy.on_failure);
+    for (machine, status) in &view.statuses {
+        if let Some(Gate::Failed { why }) = &status.gate
+            && status.generation == view.unit.generation
+            && on_failure == Some(OnFailure::Stop)
+        {
+            return Progress::Failed(format!("machine {machine}: {why}; the rollout stops here"));
+        }
+    }
+    Progress::Waiting("its rollout is not over yet".into())
 }
 
 fn on_machine(view: &UnitView, machine: &MachineId, generation: u64, goal: Goal) -> Progress {
