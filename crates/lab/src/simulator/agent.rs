@@ -10,7 +10,7 @@ use sealift_model::{
 
 use super::clock::Millis;
 use super::net::{Reply, Request};
-use super::server::Assigned;
+use super::server::{Assigned, OF_A_NEWER_VERSION};
 use super::{Event, Life, Sim, TTL, Timer};
 
 const RETRY: Millis = 100;
@@ -21,6 +21,8 @@ pub(super) struct Agent {
     process: u64,
     sessions: u64,
     pub(super) alive: bool,
+    /// Of the next version: it says more of its units than this one does.
+    newer: bool,
     pub(super) cut: bool,
     /// Since when its keep-alives go through and are not played.
     pub(super) quiet: Option<Millis>,
@@ -118,6 +120,7 @@ impl Agent {
             process: 0,
             sessions: 0,
             alive: false,
+            newer: false,
             cut: false,
             quiet: None,
             pending: None,
@@ -172,6 +175,10 @@ impl Agent {
             (false, true) => (ActiveState::Failed, "failed"),
             (false, false) => (ActiveState::Inactive, "dead"),
         };
+        let mut extra = Extra::new();
+        if self.newer {
+            extra.insert(OF_A_NEWER_VERSION.to_owned(), held.instance.into());
+        }
         let status = UnitStatus {
             unit: name.clone(),
             placement: held.placement,
@@ -189,7 +196,7 @@ impl Agent {
             gate: None,
             error: None,
             since: sealift_model::Timestamp(held.instance),
-            extra: Extra::new(),
+            extra,
         };
         if self.words.get(name) != Some(&status) {
             self.gone.remove(name);
@@ -202,8 +209,12 @@ impl Agent {
 impl Sim {
     /// A new process: it knows what its records say.
     pub(super) fn start_agent(&mut self, id: &MachineId) {
+        let upgraded = self.rng.chance(30);
         let Some(agent) = self.agents.get_mut(id).filter(|agent| !agent.alive) else { return };
         agent.alive = true;
+        // A machine at a time, as they are started anew; some go back.
+        agent.newer ^= upgraded;
+        self.summary.upgrades += usize::from(upgraded);
         agent.process += 1;
         agent.words.clear();
         agent.changed.clear();

@@ -117,6 +117,8 @@ pub struct Summary {
     pub leader_changes: usize,
     pub lost_messages: usize,
     pub doubled_messages: usize,
+    /// Agents and servers that went to the next version or back.
+    pub upgrades: usize,
 }
 
 impl Summary {
@@ -151,6 +153,7 @@ impl std::ops::AddAssign for Summary {
         self.leader_changes += other.leader_changes;
         self.lost_messages += other.lost_messages;
         self.doubled_messages += other.doubled_messages;
+        self.upgrades += other.upgrades;
     }
 }
 
@@ -407,12 +410,13 @@ impl Sim {
         }
     }
 
-    /// The server is away for a while and comes back: no unit may notice.
+    /// The server is away for a while and comes back as another version: no unit may notice.
     fn outage(&mut self) -> Result<(), Broken> {
         let before = oracle::instances(&self.agents);
         let placements = self.server.snapshot().placements.clone();
         let away = self.rng.between(1_000, 4 * TTL);
         self.server_away(away);
+        self.upgrade_server();
         let end = self.clock.now + away + 2 * TTL;
         while self.clock.now < end && self.clock.has_next() {
             self.next()?;

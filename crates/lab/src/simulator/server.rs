@@ -16,6 +16,9 @@ use sealift_planner::{
 use super::clock::Millis;
 use super::{Broken, Event, Planning, Sim, TTL};
 
+/// What the next version adds to what is said of units, both ways. This one keeps it with records, and does nothing with it.
+pub(super) const OF_A_NEWER_VERSION: &str = "of_a_newer_version";
+
 /// What a wall clock shows at the beginning of a story.
 const WALL: Millis = 1_700_000_000_000;
 /// How much it may be wrong, either way.
@@ -65,6 +68,8 @@ pub(super) struct Server {
     leases: BTreeMap<MachineId, Millis>,
     /// How far the wall clock is ahead of one that is wrong by all that it may be.
     ahead: Millis,
+    /// Of the next version: it tells machines more of their units than this one does.
+    newer: bool,
     pub(super) away: bool,
     pub(super) planner_away: bool,
     pub(super) ended: BTreeMap<RunId, Run>,
@@ -88,6 +93,7 @@ impl Server {
             unlooked: Concern::default(),
             leases: BTreeMap::new(),
             ahead: SKEW,
+            newer: false,
             away: false,
             planner_away: false,
             ended: BTreeMap::new(),
@@ -174,10 +180,13 @@ impl Server {
         let assigned: BTreeMap<_, _> = placed
             .chain(&units)
             .filter_map(|name| {
-                let unit = snapshot.units.get(name)?;
+                let mut unit = snapshot.units.get(name)?.clone();
+                if self.newer {
+                    unit.extra.insert(OF_A_NEWER_VERSION.to_owned(), unit.generation.into());
+                }
                 let global = unit.requirements.global;
                 let placement = if global { 0 } else { placement(name) };
-                (!global || units.contains(name)).then(|| (name.clone(), (unit.clone(), placement)))
+                (!global || units.contains(name)).then(|| (name.clone(), (unit, placement)))
             })
             .collect();
         let said = snapshot.statuses.iter().filter(|((id, name), status)| {
@@ -332,6 +341,15 @@ impl Sim {
         Timestamp((WALL + self.clock.now + self.server.ahead).saturating_sub(SKEW))
     }
 
+    /// Servers of this version and of the next lead in turn, as they are replaced one by one.
+    pub(super) fn upgrade_server(&mut self) {
+        self.server.newer = !self.server.newer;
+        self.summary.upgrades += 1;
+        let everybody = Concern { machines: self.agents.ids().into_iter().collect(), ..Concern::default() };
+        self.server.due.add(&everybody);
+        self.server.changed = true;
+    }
+
     /// Another server leads, or somebody sets the clock: it may go back by minutes.
     fn set_wall_clock(&mut self) {
         self.server.ahead = self.rng.below(2 * SKEW);
@@ -478,6 +496,9 @@ impl Sim {
     pub(super) fn planner_back(&mut self) {
         self.server.planner_away = false;
         self.set_wall_clock();
+        if self.rng.chance(30) {
+            self.upgrade_server();
+        }
         self.server.planner = Planner::new(Reader::PLAIN);
         self.server.news = self.server.snapshot().changes_since(&Snapshot::default());
         self.server.changed = true;
