@@ -7,13 +7,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use sealift_client::api::{AssignmentEvent, KeepAlive, NewSession, SessionBegun, Statuses};
-use sealift_client::{Client, Lines};
+use sealift_client::{Address, Client, Lines};
 use sealift_model::{Assignment, Machine, SessionId, Timestamp};
 use sealift_package::signing::PublicKey;
 use sealift_pipeline::EngineOptions;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::contact::Contact;
 use crate::questions::Questions;
 use crate::releases::{self, Releases};
 use crate::reports::Reports;
@@ -71,6 +76,11 @@ pub struct Agent {
     runs: Runs,
     reports: Reports,
     questions: Questions,
+    contact: Contact,
+    /// Counts how often the machine was found to be cut off: a session ends with it.
+    cut_off: watch::Sender<u64>,
+    /// Held while units are stopped for it: nothing begins anew before they are.
+    stopping: tokio::sync::Mutex<()>,
 }
 
 impl Agent {
@@ -111,7 +121,19 @@ impl Agent {
         let runs = Runs::new(run_options, options.client.clone(), options.clock.clone());
         let questions =
             Questions::new(options.machine.id.clone(), options.client.clone(), units.clone(), manager.scope);
-        Ok(Self { options, manager, units, runs, reports, questions })
+        let contact = Contact::open(options.state_dir.join("contact"));
+        let cut_off = watch::Sender::new(0);
+        Ok(Self {
+            options,
+            manager,
+            units,
+            runs,
+            reports,
+            questions,
+            contact,
+            cut_off,
+            stopping: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Which systemd it drives.
@@ -132,6 +154,7 @@ impl Agent {
             () = shutdown.cancelled() => Ok(()),
             error = self.units.follow() => Err(Error::Systemd(launch::Error::System(error))),
             () = self.sessions() => Ok(()),
+            () = self.guard() => Ok(()),
         };
         self.units.stop();
         self.questions.stop();
@@ -146,14 +169,19 @@ impl Agent {
             let session = (self.options.sessions)();
             let new = NewSession { machine: self.options.machine.clone(), session: session.clone() };
             // From here on we may be in contact again, and what we were told before may not hold any more.
+            drop(self.stopping.lock().await);
             self.units.wait();
+            let mut cut_off = self.cut_off.subscribe();
             let begun = self.begin_session(&new).await;
             tracing::info!(%session, "a session with the server began");
             let ttl = Duration::from_millis(begun.ttl_millis);
+            let turned = watch::Sender::new(());
             tokio::select! {
-                () = self.keep_alive(&session, ttl) => {}
-                () = self.follow_assignments(&session) => {}
-                () = self.report(&session) => {}
+                () = self.keep_alive(&session, ttl, &turned) => {}
+                () = self.follow_assignments(&session, turned.subscribe()) => {}
+                () = self.report(&session, turned.subscribe()) => {}
+                // It begins anew, so that we are told anew what is still ours.
+                Ok(()) = cut_off.changed() => {}
             }
             tracing::warn!(%session, "the session is over");
             // Attempts belong to their session.
@@ -167,8 +195,12 @@ impl Agent {
         let path = format!("/v1/machines/{}/session", self.options.machine.id);
         let mut pause = RETRY_FIRST;
         loop {
-            match self.options.client.post(&path, new).await {
-                Ok(begun) => return begun,
+            let asked = Instant::now();
+            match self.options.client.post::<_, SessionBegun>(&path, new).await {
+                Ok(begun) => {
+                    self.heard(asked, Duration::from_millis(begun.ttl_millis));
+                    return begun;
+                }
                 Err(error) => tracing::warn!(%error, "the server cannot be reached; trying again"),
             }
             tokio::time::sleep(pause).await;
@@ -176,29 +208,112 @@ impl Agent {
         }
     }
 
-    /// Returns when the server says that the session is over.
-    async fn keep_alive(&self, session: &SessionId, ttl: Duration) {
-        let path = format!("/v1/machines/{}/keep-alive", self.options.machine.id);
-        let body = KeepAlive { session: session.clone() };
+    fn heard(&self, asked: Instant, ttl: Duration) {
+        self.contact.heard(asked, ttl, self.units.stop_when_cut_off());
+    }
+
+    /// Stops units with `CutOff=stop` before the machine's lease can have run out. Never ends.
+    async fn guard(&self) {
+        let mut changes = self.contact.changes();
+        loop {
+            let heard = *changes.borrow_and_update();
+            let due = async {
+                match heard {
+                    Some(heard) => tokio::time::sleep_until(heard.stop_at()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Ok(()) = changes.changed() => continue,
+                () = due => {}
+            }
+            if let Some(heard) = heard.filter(|_| self.units.stop_when_cut_off()) {
+                tracing::warn!("no server was heard of for too long: units with CutOff=stop are stopped");
+                let _stopping = self.stopping.lock().await;
+                self.cut_off.send_modify(|count| *count += 1);
+                self.units.cut_off(heard.kill_at()).await;
+            }
+            // The sender is in `self`.
+            changes.changed().await.ok();
+        }
+    }
+
+    /// Returns when the server says that the session is over. Says when another server is asked from now on, because the one
+    /// before is silent: what waits for that one need not wait until its connection breaks.
+    async fn keep_alive(&self, session: &SessionId, ttl: Duration, turned: &watch::Sender<()>) {
         loop {
             tokio::time::sleep(ttl / 3).await;
-            match self.options.client.post::<_, ()>(&path, &body).await {
-                Ok(()) => {}
+            let asked = Instant::now();
+            match self.renew(session, ttl / 6).await {
+                Ok(None) => self.heard(asked, ttl),
+                Ok(Some(server)) => {
+                    self.heard(asked, ttl);
+                    let silent = self.options.client.address().clone();
+                    tracing::warn!(%silent, %server, "the server is silent; another one is asked from now on");
+                    self.options.client.turn_to(&server);
+                    turned.send_replace(());
+                }
                 Err(error) if error.code() == Some("fenced") => return,
                 Err(error) => tracing::warn!(%error, "a keep-alive did not get through"),
             }
         }
     }
 
+    /// Asks the server to keep the session alive, and each time that nobody answered for `patience` one server more: which of
+    /// them does it is the same. Gives the one that did it, if it is another than is asked for everything else.
+    async fn renew(
+        &self,
+        session: &SessionId,
+        patience: Duration,
+    ) -> Result<Option<Address>, sealift_client::Error> {
+        let path = &format!("/v1/machines/{}/keep-alive", self.options.machine.id);
+        let body = &KeepAlive { session: session.clone() };
+        let ask = |client: Client, server: Option<Address>| async move {
+            client.post::<_, ()>(path, body).await.map(|()| server)
+        };
+        let current = self.options.client.address().clone();
+        let all = self.options.client.servers().addresses();
+        let at = all.iter().position(|server| *server == current).unwrap_or(0);
+        // In the order in which they would be asked without an answer.
+        let mut others = all.iter().cycle().skip(at + 1).take(all.len().saturating_sub(1));
+        let mut asked = FuturesUnordered::from_iter([ask(self.options.client.clone(), None)]);
+        let mut next = others.next();
+        loop {
+            let failed = tokio::select! {
+                Some(answer) = asked.next() => match answer {
+                    Err(error) if error.code() != Some("fenced") => Some(error),
+                    answer => return answer,
+                },
+                () = tokio::time::sleep(patience), if next.is_some() => None,
+            };
+            match (next, failed) {
+                (Some(server), _) => {
+                    asked.push(ask(self.options.client.at(server.clone()), Some(server.clone())));
+                    next = others.next();
+                }
+                (None, Some(error)) if asked.is_empty() => return Err(error),
+                (None, _) => {}
+            }
+        }
+    }
+
     /// Returns when the server says that the session is over.
-    async fn follow_assignments(&self, session: &SessionId) {
+    async fn follow_assignments(&self, session: &SessionId, mut turned: watch::Receiver<()>) {
         let path = format!("/v1/machines/{}/assignments?session={session}", self.options.machine.id);
         let mut pause = RETRY_FIRST;
         loop {
-            match self.options.client.lines::<AssignmentEvent>(&path).await {
+            turned.mark_unchanged();
+            let lines = tokio::select! {
+                lines = self.options.client.lines::<AssignmentEvent>(&path) => lines,
+                Ok(()) = turned.changed() => continue,
+            };
+            match lines {
                 Ok(lines) => {
                     pause = RETRY_FIRST;
-                    self.carry_out(session, lines).await;
+                    tokio::select! {
+                        () = self.carry_out(session, lines) => {}
+                        Ok(()) = turned.changed() => {}
+                    }
                 }
                 Err(error) if error.code() == Some("fenced") => return,
                 Err(error) => {
@@ -210,6 +325,7 @@ impl Agent {
         }
     }
 
+    /// May be dropped while it waits.
     async fn carry_out(&self, session: &SessionId, mut lines: Lines<AssignmentEvent>) {
         loop {
             match lines.next().await {
@@ -250,7 +366,7 @@ impl Agent {
     }
 
     /// Returns when the server says that the session is over.
-    async fn report(&self, session: &SessionId) {
+    async fn report(&self, session: &SessionId, mut turned: watch::Receiver<()>) {
         let path = format!("/v1/machines/{}/statuses", self.options.machine.id);
         let mut news = self.reports.all();
         let mut all = true;
@@ -261,7 +377,13 @@ impl Agent {
                 gone: news.gone.clone(),
                 all,
             };
-            match self.options.client.post::<_, ()>(&path, &body).await {
+            turned.mark_unchanged();
+            let answer = tokio::select! {
+                answer = self.options.client.post::<_, ()>(&path, &body) => answer,
+                // Said twice is as good as once.
+                Ok(()) = turned.changed() => continue,
+            };
+            match answer {
                 Ok(()) => {
                     all = false;
                     news = self.reports.next().await;

@@ -5,6 +5,8 @@
 
 mod agent;
 mod approvals;
+mod commit_units;
+mod contact;
 pub mod enrolment;
 mod questions;
 pub mod releases;

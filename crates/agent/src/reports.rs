@@ -36,6 +36,12 @@ pub struct News {
 }
 
 impl Reports {
+    /// Whether this state is another than the one that was told last.
+    #[must_use]
+    pub fn is_news(&self, status: &UnitStatus) -> bool {
+        !self.lock().units.get(&status.unit).is_some_and(|known| status.is_no_news_after(known))
+    }
+
     /// Takes a unit's state; the same state again is no news, however much memory it uses by now.
     pub fn set(&self, status: UnitStatus) {
         let mut inner = self.lock();

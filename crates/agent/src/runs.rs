@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use sealift_client::Client;
 use sealift_client::api::{AskSecrets, Events, Finish, RunSecrets, Stored};
-use sealift_model::diagnostic::{Severity, chain};
+use sealift_model::diagnostic::chain;
 use sealift_model::{
-    EventKind, MachineId, Run, RunAssignment, RunEvent, RunId, SessionId, StepResult, Timestamp, UnitName,
+    EventKind, MachineId, Run, RunAssignment, RunEvent, RunId, SessionId, StepResult, Timestamp,
 };
 use sealift_package::archive::{self, Limits};
 use sealift_pipeline::config::{Config, GraphError};
@@ -23,12 +23,12 @@ use sealift_pipeline::{
     Approver, CacheSpec, Engine, EngineOptions, Git, Groups, Leftovers, NodeEvent, Outcome, RunSpec, Source,
     WorkflowSpec, config, execute_workflow, remove_work_dir,
 };
-use sealift_unitfile::FolderUnit;
 use tokio::sync::{OnceCell, mpsc};
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 
 use crate::approvals::Asking;
+use crate::commit_units::CommitUnits;
 
 /// Where a commit keeps the unit files that are released with it.
 pub const UNITS_FOLDER: &str = "units";
@@ -215,6 +215,7 @@ impl Inner {
                     steps: Vec::new(),
                     artifact: None,
                     units: BTreeMap::new(),
+                    drop_ins: BTreeMap::new(),
                 };
                 self.finish(run, attempt, finish, &cancel).await
             }
@@ -255,6 +256,7 @@ impl Inner {
             steps: outcome.steps,
             artifact: None,
             units: BTreeMap::new(),
+            drop_ins: BTreeMap::new(),
         };
         if let Some(output) = outcome.output.filter(|_| finish.passed) {
             let archive = self.folder(run, attempt).join("package.tar.zst");
@@ -265,7 +267,7 @@ impl Inner {
             let size = tokio::task::spawn_blocking(packing).await??;
             say(&events, EventKind::Note { text: format!("storing the package, {size} bytes") }).await;
             finish.artifact = Some(self.upload(&archive).await?);
-            finish.units = units;
+            (finish.units, finish.drop_ins) = (units.units, units.drop_ins);
         }
         Ok(finish)
     }
@@ -275,7 +277,7 @@ impl Inner {
         assignment: &RunAssignment,
         events: &mpsc::Sender<NodeEvent>,
         cancel: CancellationToken,
-    ) -> Result<(sealift_pipeline::Outcome, BTreeMap<UnitName, String>), Error> {
+    ) -> Result<(sealift_pipeline::Outcome, CommitUnits), Error> {
         let (run, attempt) = (&assignment.run, assignment.attempt);
         let engine = self.engine().await?;
         let folder = self.folder(run, attempt);
@@ -293,7 +295,7 @@ impl Inner {
             say(events, EventKind::Warning { text }).await;
         }
         // Before anything is built: a unit file that systemd would refuse is no release.
-        let (units, warnings) = read_units(&source.join(UNITS_FOLDER))?;
+        let (units, warnings) = CommitUnits::read(&source.join(UNITS_FOLDER))?;
         for text in warnings {
             say(events, EventKind::Warning { text }).await;
         }
@@ -519,50 +521,10 @@ async fn say(events: &mpsc::Sender<NodeEvent>, kind: EventKind) {
     events.send(NodeEvent { node: None, kind }).await.ok();
 }
 
-fn pack(output: &Path, units: &BTreeMap<UnitName, String>, archive: &Path) -> Result<u64, Error> {
+fn pack(output: &Path, units: &CommitUnits, archive: &Path) -> Result<u64, Error> {
     let io = |source| Error::Io { action: "write", path: archive.to_owned(), source };
     let file = fs::File::create(archive).map_err(io)?;
-    let units = units.iter().map(|(name, text)| (name.to_string(), text.clone())).collect();
-    let file = archive::pack(output, &units, io::BufWriter::new(file)).map_err(Error::Pack)?;
+    let file = archive::pack(output, &units.files(), io::BufWriter::new(file)).map_err(Error::Pack)?;
     let file = file.into_inner().map_err(|error| io(error.into_error()))?;
     Ok(file.metadata().map_err(io)?.len())
-}
-
-/// The commit's unit files, checked, and warnings about them.
-fn read_units(folder: &Path) -> Result<(BTreeMap<UnitName, String>, Vec<String>), Error> {
-    let io = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::Io { action, path, source }
-    };
-    let (mut units, mut warnings, mut errors) = (BTreeMap::new(), Vec::new(), Vec::new());
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((units, warnings)),
-        Err(source) => return Err(Error::Io { action: "read", path: folder.to_owned(), source }),
-    };
-    for entry in entries {
-        let entry = entry.map_err(io("read", folder))?;
-        let path = entry.path();
-        let shown = format!("{UNITS_FOLDER}/{}", entry.file_name().to_string_lossy());
-        if !entry.file_type().map_err(io("read", &path))?.is_file() {
-            warnings.push(format!("{shown} is not a plain file and left aside"));
-            continue;
-        }
-        let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<UnitName>().ok()) else {
-            warnings.push(format!("{shown} is not named like a unit file and left aside"));
-            continue;
-        };
-        units.insert(name, fs::read_to_string(&path).map_err(io("read", &path))?);
-    }
-    let none = BTreeMap::new();
-    let folder = units.iter().map(|(name, text)| (name.clone(), FolderUnit { text, drop_ins: &none }));
-    for found in sealift_unitfile::verify_folder(&folder.collect()) {
-        let text = units.get(&found.unit).map_or("", String::as_str);
-        let rendered = found.diagnostic.render(&format!("{UNITS_FOLDER}/{}", found.file()), text);
-        match found.diagnostic.severity {
-            Severity::Error => errors.push(rendered),
-            Severity::Warning => warnings.push(rendered),
-        }
-    }
-    if errors.is_empty() { Ok((units, warnings)) } else { Err(Error::Units(errors.join("\n"))) }
 }

@@ -1,13 +1,14 @@
 //! Holds the machine's units as they are assigned.
 //!
 //! Units are kept in groups, an app's units together and every other unit alone: within a group all files are written,
-//! then systemd reads them once, then units are started. Groups do not wait for each other, so one that fails or hangs
-//! holds up no other. What was carried out is written to a record a unit, so that a restart of the agent touches
-//! nothing that already runs as wished, and cleans up what is no longer wished.
+//! then systemd reads them, by itself where they are new to it, then units are started. Groups do not wait for each
+//! other, so one that fails or hangs holds up no other. What was carried out is written to a record a unit, so that a
+//! restart of the agent touches nothing that already runs as wished, and cleans up what is no longer wished.
 //!
 //! A unit is known by its file's name, here and in reports. systemd may have it by another: `web.container` is its
 //! `web.service`, which Quadlet makes when systemd reads its files.
 
+mod cut_off;
 mod files;
 mod gate;
 mod one;
@@ -15,13 +16,14 @@ mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sealift_model::diagnostic::chain;
 use sealift_model::{
-    ActiveState, Gate, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus, Withdrawal,
+    ActiveState, CutOff, Gate, ProjectName, Timestamp, UnitAssignment, UnitKind, UnitName, UnitStatus,
+    Withdrawal,
 };
 use sealift_unitfile::UnitFile;
 use tokio::sync::watch;
@@ -30,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 use crate::releases::{self, Releases};
 use crate::reports::Reports;
 use crate::systemd::bus::{self, Change, unit_path};
-use crate::systemd::{Manager, Systemd, UnitState, quadlet};
-use one::take_away;
+use crate::systemd::{Manager, Systemd, UnitState, Usage, quadlet};
+use one::{Prepared, take_away};
 use record::{Phase, Record, Records};
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -140,6 +142,7 @@ struct Held {
     group: GroupKey,
     /// The object that systemd has of it.
     path: String,
+    cut_off: CutOff,
 }
 
 struct Inner {
@@ -156,6 +159,8 @@ struct Inner {
     /// Rises when a Quadlet file comes, changes or goes: what Quadlet says of the others may be different then.
     quadlet_files: watch::Sender<u64>,
     gates: gate::Gates,
+    /// Units with `CutOff=stop` are not to run until it is told anew what is.
+    is_cut_off: AtomicBool,
     written: AtomicU64,
     reloaded: tokio::sync::Mutex<u64>,
     stop: CancellationToken,
@@ -193,6 +198,7 @@ impl Units {
             held: Mutex::default(),
             quadlet_files: watch::Sender::new(0),
             gates: gate::Gates::default(),
+            is_cut_off: AtomicBool::new(false),
             written: AtomicU64::new(0),
             reloaded: tokio::sync::Mutex::new(0),
             stop: CancellationToken::new(),
@@ -201,11 +207,12 @@ impl Units {
         for (unit, record) in units.inner.records.all()? {
             let group = record.app.clone().map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
             let path = unit_path(&files::in_systemd(&unit, Some(&record)));
-            units.inner.held().insert(unit.clone(), Held { group, path });
+            let held = Held { group, path, cut_off: record.cut_off };
+            units.inner.held().insert(unit.clone(), held);
             // What is not done is told as well: a unit that is left out counts as not being here.
             let carried_out = match record.phase {
                 Phase::Done if units.inner.is_of_this_life(&record) => record,
-                Phase::Done | Phase::Writing | Phase::Starting { .. } | Phase::Stopping => {
+                Phase::Done | Phase::Writing | Phase::Starting { .. } | Phase::CutOff | Phase::Stopping => {
                     Record { generation: record.generation.saturating_sub(1), ..record }
                 }
             };
@@ -229,6 +236,7 @@ impl Units {
     /// Everything that is assigned; what is held and not among it goes. `dropped` is what is wanted to be confirmed to
     /// be gone.
     pub fn set_all(&self, assignments: Vec<UnitAssignment>, mut dropped: Vec<Withdrawal>) {
+        self.inner.is_cut_off.store(false, Ordering::SeqCst);
         let wanted: BTreeSet<_> = assignments.iter().map(|assignment| &assignment.unit.name).collect();
         let known: BTreeSet<_> = dropped.iter().map(|dropped| dropped.unit.clone()).collect();
         for unit in self.inner.held().keys().filter(|unit| !wanted.contains(unit) && !known.contains(*unit)) {
@@ -259,7 +267,8 @@ impl Units {
                 let key = app.map_or(GroupKey::Unit(unit.clone()), GroupKey::App);
                 let text = UnitFile::parse(&assignment.unit.text);
                 let path = unit_path(&text.name_in_systemd(&unit));
-                held.insert(unit.clone(), Held { group: key.clone(), path });
+                let cut_off = assignment.unit.requirements.cut_off;
+                held.insert(unit.clone(), Held { group: key.clone(), path, cut_off });
                 by_group.entry(key).or_default().insert(unit, Wish::Hold(Box::new(assignment)));
             }
             for dropped in dropped {
@@ -288,23 +297,35 @@ impl Units {
 
     /// Follows systemd's signals and reports what changes; ends when systemd hangs up.
     pub async fn follow(&self) -> bus::Error {
+        use tokio::sync::broadcast::error::{RecvError, TryRecvError};
         let mut changes = self.inner.systemd.changes();
         loop {
-            let concerned: Vec<_> = match changes.recv().await {
-                Ok(Change::Unit(path)) => {
-                    let held = self.inner.held();
-                    held.iter().filter(|(_, held)| held.path == path).map(|(unit, _)| unit.clone()).collect()
+            // A unit that changes tells so several times; it is looked at once for all that is told by now.
+            let mut changed = BTreeSet::new();
+            let mut all = false;
+            let mut next = changes.recv().await;
+            loop {
+                match next {
+                    Ok(Change::Unit(path)) => drop(changed.insert(path)),
+                    Ok(Change::Gone) | Err(RecvError::Closed) => return bus::Error::Gone,
+                    Err(RecvError::Lagged(_)) => all = true,
                 }
-                Ok(Change::Job { .. }) => continue,
-                Ok(Change::Gone) | Err(tokio::sync::broadcast::error::RecvError::Closed) => {
-                    return bus::Error::Gone;
-                }
-                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
-                    self.inner.held().keys().cloned().collect()
-                }
+                next = match changes.try_recv() {
+                    Ok(change) => Ok(change),
+                    Err(TryRecvError::Lagged(count)) => Err(RecvError::Lagged(count)),
+                    Err(TryRecvError::Closed) => Err(RecvError::Closed),
+                    Err(TryRecvError::Empty) => break,
+                };
+            }
+            let concerned: Vec<_> = {
+                let held = self.inner.held();
+                let is_concerned = |held: &Held| all || changed.contains(&held.path);
+                held.iter().filter(|(_, held)| is_concerned(held)).map(|(unit, _)| unit.clone()).collect()
             };
-            for unit in concerned {
-                if let Err(error) = self.inner.refresh(&unit).await {
+            let refreshing =
+                concerned.iter().map(|unit| async move { (unit, self.inner.refresh(unit).await) });
+            for (unit, outcome) in futures_util::future::join_all(refreshing).await {
+                if let Err(error) = outcome {
                     tracing::warn!(unit = %unit, error = chain(&error), "cannot tell a unit's state");
                 }
             }
@@ -401,7 +422,7 @@ impl Inner {
         if prepared.is_empty() {
             return settled;
         }
-        if let Err(error) = self.reload().await {
+        if let Err(error) = self.read(&prepared).await {
             note(&prepared[0].assignment.unit.name, &Error::Systemd(error));
             return settled;
         }
@@ -436,6 +457,18 @@ impl Inner {
         settled
     }
 
+    /// Makes systemd read what was written for these. It finds a file by itself where it knew of none; a reload, which runs
+    /// all generators and reads all files, takes longer than everything else about a unit.
+    async fn read(&self, prepared: &[Prepared<'_>]) -> Result<(), bus::Error> {
+        let mut found = prepared.iter().all(|unit| unit.is_new);
+        if found {
+            let listed = prepared.iter().map(|unit| self.systemd.listed(&unit.in_systemd));
+            let listed = futures_util::future::try_join_all(listed).await?;
+            found = listed.iter().all(bus::Listed::is_loaded);
+        }
+        if found { Ok(()) } else { self.reload().await }
+    }
+
     /// Makes systemd read what was written before this call; calls that come together share one reload.
     async fn reload(&self) -> Result<(), bus::Error> {
         let ticket = self.written.fetch_add(1, Ordering::SeqCst) + 1;
@@ -460,27 +493,38 @@ impl Inner {
     }
 
     async fn report(&self, unit: &UnitName, record: &Record, error: Option<&Error>) -> Result<(), Error> {
-        let state = self.systemd.state(&files::in_systemd(unit, Some(record))).await?;
-        self.reports.set(UnitStatus {
-            unit: unit.clone(),
-            placement: record.placement,
-            generation: record.generation,
-            release: record.release,
-            load: state.load,
-            active: state.active,
-            sub: state.sub,
-            result: state.result,
-            main_pid: state.main_pid,
-            exit_code: state.exit_code,
-            memory: state.memory,
-            cpu_nanos: state.cpu_nanos,
-            hash: Some(record.hash.clone()),
-            gate: record.gate.clone(),
-            // A job that failed is told by the unit's own state, unless the unit does not show it.
-            error: error.filter(|_| state.active != ActiveState::Failed).map(|error| chain(error)),
-            since: state.since,
-            extra: serde_json::Map::default(),
-        });
+        let in_systemd = files::in_systemd(unit, Some(record));
+        let status = async |usage: Usage| -> Result<UnitStatus, Error> {
+            let state = self.systemd.state(&in_systemd).await?;
+            Ok(UnitStatus {
+                unit: unit.clone(),
+                placement: record.placement,
+                generation: record.generation,
+                release: record.release,
+                load: state.load,
+                active: state.active,
+                sub: state.sub,
+                result: state.result,
+                main_pid: state.main_pid,
+                exit_code: state.exit_code,
+                memory: usage.memory,
+                cpu_nanos: usage.cpu_nanos,
+                hash: Some(record.hash.clone()),
+                gate: record.gate.clone(),
+                // A job that failed is told by the unit's own state, unless the unit does not show it.
+                error: error.filter(|_| state.active != ActiveState::Failed).map(|error| chain(error)),
+                since: state.since,
+                extra: serde_json::Map::default(),
+            })
+        };
+        let known = self.reports.get(unit);
+        let is_other = known
+            .is_none_or(|known| (known.placement, known.generation) != (record.placement, record.generation));
+        if is_other || self.reports.is_news(&status(Usage::default()).await?) {
+            // Asked for what it uses first: its state is not to be older than need be.
+            let usage = self.systemd.usage(&in_systemd).await?;
+            self.reports.set(status(usage).await?);
+        }
         Ok(())
     }
 
@@ -495,6 +539,7 @@ impl Inner {
         };
         let in_systemd = UnitFile::parse(&unit.text).name_in_systemd(&unit.name);
         // Of a template there is no state.
+        let usage = self.systemd.usage(&in_systemd).await.unwrap_or_default();
         let state = self.systemd.state(&in_systemd).await.ok();
         let text = |get: fn(&UnitState) -> &str, other: &str| {
             state.as_ref().map_or_else(|| other.to_owned(), |state| get(state).to_owned())
@@ -510,8 +555,8 @@ impl Inner {
             result: state.as_ref().and_then(|state| state.result.clone()),
             main_pid: state.as_ref().and_then(|state| state.main_pid),
             exit_code: state.as_ref().and_then(|state| state.exit_code),
-            memory: state.as_ref().and_then(|state| state.memory),
-            cpu_nanos: state.as_ref().and_then(|state| state.cpu_nanos),
+            memory: usage.memory,
+            cpu_nanos: usage.cpu_nanos,
             hash: old.and_then(|old| old.hash),
             gate: unit.policy().map(|_| match error.retryable() {
                 true => Gate::Waiting,

@@ -289,6 +289,106 @@ pub enum Suitability {
     No,
 }
 
+/// `POST /v1/plan`: what would be done if this were asked for. Nothing is changed. Answered by a [`PlanView`]; 429 (`busy`)
+/// when the server is occupied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum PlanRequest {
+    /// `POST /v1/units`
+    Units(PutUnits),
+    /// `POST /v1/units/destroy`
+    Destroy(DestroyUnits),
+    /// `POST /v1/machines/{machine}/settings`
+    Settings { machine: MachineId, settings: ChangeSettings },
+    /// If this machine were away for good.
+    Lose { machine: MachineId },
+    /// `POST /v1/rebalance`
+    Rebalance(Rebalance),
+}
+
+/// What would be done, as if every machine did at once what it is told.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PlanView {
+    /// In their order.
+    pub steps: Vec<PlanStep>,
+    /// Units that would be on no machine that is there, of those that have one now or are asked for.
+    pub nowhere: Vec<PlanNowhere>,
+    /// Units that are known with another text than the one that came, which they would keep.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<UnitName>,
+    /// There are more steps than are told; the rest is not known.
+    #[serde(default)]
+    pub cut: bool,
+}
+
+/// One thing that would be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanStep {
+    pub step: StepKind,
+    /// None: it is about a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<MachineId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<MachineId>,
+    /// In words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepKind {
+    /// A unit that is nowhere comes to a machine.
+    Place,
+    /// A unit leaves a machine and comes to another.
+    Move,
+    /// A unit leaves a machine and comes to no other.
+    Leave,
+    /// A global unit comes to a machine.
+    Start,
+    /// A global unit leaves a machine.
+    Stop,
+    /// A unit stays on its machine, and its text or what is wanted of it is another.
+    Change,
+    /// A run's attempt is lost with its machine; the run starts anew.
+    Requeue,
+}
+
+/// A unit that would be on no machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanNowhere {
+    pub unit: UnitName,
+    /// The machine that it has now; none if it is asked for and has none, or is global.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<MachineId>,
+    /// In words. None: there are so many that only the first have theirs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `POST /v1/rebalance`: takes units from machines that have more to do than others, so that they come to those. Answered
+/// by a list of [`Move`] once they are begun; 409 (`conflict`) while another is being answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rebalance {
+    /// So many moves at most, and never more than 100.
+    pub most: u32,
+}
+
+/// A unit that was taken from its machine to come to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    pub unit: UnitName,
+    pub from: MachineId,
+    /// Where it is meant to go. Where it comes to is decided when it has stopped.
+    pub to: MachineId,
+    /// The placement that ended.
+    pub placement: u64,
+}
+
 /// `GET /v1/apps`, `GET /v1/apps/{project}`, and each line of `GET /v1/apps/{project}/watch`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AppStatus {
@@ -533,6 +633,9 @@ pub struct Finish {
     /// The commit's unit files, which are in the artifact too.
     #[serde(default)]
     pub units: BTreeMap<UnitName, String>,
+    /// The files of their `<unit>.d/` folders, in the same way.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drop_ins: BTreeMap<UnitName, BTreeMap<String, String>>,
 }
 
 /// What `GET /v1/packages` lists.

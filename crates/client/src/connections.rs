@@ -100,6 +100,14 @@ impl Connections {
         &addresses[self.current.load(Ordering::Relaxed) % addresses.len()]
     }
 
+    /// From now on this server is asked, over a new connection.
+    pub(crate) fn turn_to(&self, address: &Address) {
+        if let Some(index) = self.servers.addresses().iter().position(|known| known == address) {
+            self.current.store(index, Ordering::Relaxed);
+        }
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// One that waits, else a new one.
     pub(crate) async fn get(&self) -> Result<Connection, Error> {
         match self.take() {

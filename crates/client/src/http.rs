@@ -129,6 +129,12 @@ impl Client {
         self.connections.current()
     }
 
+    /// Requests from now on go to this one of the servers, over new connections. Those under way, and open streams, are left
+    /// to whoever waits for them.
+    pub fn turn_to(&self, server: &Address) {
+        self.connections.turn_to(server);
+    }
+
     /// Asks for a JSON value.
     ///
     /// # Errors

@@ -32,6 +32,9 @@ pub struct Release {
     /// Unit files by name, byte for byte as in the commit's `units/` folder. They are in the signed archive too,
     /// and an agent starts a unit only when both agree.
     pub units: BTreeMap<UnitName, String>,
+    /// Files of units' `units/<unit>.d/` folders by their names, in the same way.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drop_ins: BTreeMap<UnitName, BTreeMap<String, String>>,
     pub created_at: Timestamp,
     #[serde(flatten)]
     pub extra: Extra,

@@ -95,6 +95,9 @@ pub struct MachineSettings {
     /// Times at which it counts as drained, whatever `availability` says; those that are over are removed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub maintenance: Vec<Maintenance>,
+    /// Whether maintenance is under way, as was written when it began: for all who look at no clock.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_maintenance: bool,
     #[serde(flatten)]
     pub extra: Extra,
 }
@@ -116,8 +119,27 @@ impl MachineSettings {
     /// What it is to be at this moment, with regard to maintenance.
     #[must_use]
     pub fn availability_at(&self, now: Timestamp) -> Availability {
-        let under_way = self.maintenance.iter().any(|span| span.from <= now && now < span.until);
-        if under_way { Availability::Drained } else { self.availability }
+        if self.maintenance_at(now) { Availability::Drained } else { self.availability }
+    }
+
+    /// Whether a span of maintenance is under way at this moment.
+    #[must_use]
+    pub fn maintenance_at(&self, now: Timestamp) -> bool {
+        self.maintenance.iter().any(|span| span.from <= now && now < span.until)
+    }
+
+    /// The settings as they are at this moment: maintenance that is over is gone, and it is noted whether some is under way.
+    #[must_use]
+    pub fn at(mut self, now: Timestamp) -> MachineSettings {
+        self.maintenance.retain(|span| now < span.until);
+        self.in_maintenance = self.maintenance_at(now);
+        self
+    }
+
+    /// Whether everything is to leave the machine, as far as it was written down.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.availability == Availability::Drained || self.in_maintenance
     }
 }
 

@@ -85,7 +85,7 @@ static ONE_BY_ONE: UpdatePolicy = UpdatePolicy {
     max_out: Share::Count(1),
     canary: 0,
     order: UpdateOrder::StopFirst,
-    hold_seconds: 0,
+    hold_seconds: 1,
     health: None,
     timeout_seconds: 300,
     on_failure: OnFailure::Rollback,

@@ -198,7 +198,8 @@ impl Default for UpdatePolicy {
             max_out: Share::Count(1),
             canary: 0,
             order: UpdateOrder::StopFirst,
-            hold_seconds: 0,
+            // A simple service counts as active before its program has begun.
+            hold_seconds: 1,
             health: None,
             timeout_seconds: 300,
             on_failure: OnFailure::Rollback,

@@ -139,12 +139,16 @@ impl Planner {
             let Some(text) = release.units.get(name) else { continue };
             owner = Some(Owner::App(project.clone()));
             let app = Some((project.clone(), release.number));
-            let is_current =
-                |old: &Unit| old.text == *text && old.app == app && old.requirements == *requirements;
+            let drop_ins = release.drop_ins.get(name).cloned().unwrap_or_default();
+            let is_current = |old: &Unit| {
+                let same_text = old.text == *text && old.drop_ins == drop_ins;
+                same_text && old.app == app && old.requirements == *requirements
+            };
             if old.as_deref().is_some_and(is_current) {
                 continue;
             }
             let wanted = Unit {
+                drop_ins,
                 requirements: requirements.clone(),
                 // One more than the unit had; never below the app's generation, so that a unit that was removed and
                 // comes back is newer than what machines remember of it.

@@ -219,7 +219,7 @@ impl Planner {
         actions
     }
 
-    /// What would be done if these objects were so, `limit` actions at most, as if every machine confirmed its stops at once.
+    /// What would be done if these objects were so, `limit` actions at most, as if every machine did at once what it is told.
     /// Nothing is changed. It costs a copy of everything the planner knows.
     #[must_use]
     pub fn what_if(
@@ -232,29 +232,71 @@ impl Planner {
         for change in changes {
             copy.feed(change);
         }
-        let mut actions: Vec<Action> = Vec::new();
+        copy.play_out(Vec::new(), limit, now)
+    }
+
+    /// Goes on from these actions, which it has given, to where nothing is left to do, as if every machine did at once what
+    /// it is told: stops are confirmed, and what is placed comes up. Gives these actions and those that follow, about
+    /// `limit` at most. For a copy: what it knows afterwards is made up.
+    pub fn play_out(&mut self, begun: Vec<Action>, limit: usize, now: Timestamp) -> Vec<Action> {
+        let mut actions = begun;
+        let mut heard = 0;
         loop {
-            let more = copy.plan(limit.saturating_sub(actions.len()), now);
-            let mut stopped: BTreeSet<(MachineId, UnitName)> = BTreeSet::new();
-            for action in &more {
-                if let Action::Unplace { unit, machine, with, .. } = action {
-                    stopped.extend(
-                        std::iter::once(unit).chain(with).map(|unit| (machine.clone(), unit.clone())),
-                    );
-                }
-            }
-            for (machine, unit) in &stopped {
-                let back = copy.placement(unit).is_some_and(|placement| placement.machine == *machine);
-                if !back {
-                    copy.feed(Change::Status(machine.clone(), unit.clone(), None));
-                }
-            }
-            let is_end = more.is_empty();
-            actions.extend(more);
-            if is_end || actions.len() >= limit {
+            let news: Vec<Action> = actions.get(heard..).unwrap_or_default().to_vec();
+            heard = actions.len();
+            self.hear_of(&news);
+            if actions.len() >= limit {
                 return actions;
             }
+            let more = self.plan(limit - actions.len(), now);
+            if more.is_empty() {
+                return actions;
+            }
+            actions.extend(more);
         }
+    }
+
+    /// Machines have done what these actions want of them.
+    fn hear_of(&mut self, actions: &[Action]) {
+        let mut stopped: BTreeSet<(MachineId, UnitName)> = BTreeSet::new();
+        for action in actions {
+            if let Action::Unplace { unit, machine, with, .. } = action {
+                stopped.extend(std::iter::once(unit).chain(with).map(|unit| (machine.clone(), unit.clone())));
+            }
+        }
+        for (machine, unit) in &stopped {
+            let back = self.placement(unit).is_some_and(|placement| placement.machine == *machine);
+            if !back {
+                self.set_word(machine, unit, None, false);
+            }
+        }
+        for action in actions {
+            match action {
+                Action::Place { unit, machine } => self.comes_up(unit, machine),
+                Action::PutUnit { unit } => {
+                    if let Some(placement) = self.placement(&unit.name) {
+                        self.comes_up(&unit.name, &placement.machine);
+                    }
+                }
+                Action::Update { unit, machine, .. } => self.comes_up(unit, machine),
+                _ => {}
+            }
+        }
+    }
+
+    /// The machine says that it has the unit as it is wanted, and that it is up.
+    fn comes_up(&mut self, unit: &UnitName, machine: &MachineId) {
+        let placement = self.placement(unit).filter(|placement| placement.machine == *machine);
+        let is_global = self.slot(unit).is_some_and(UnitSlot::is_global);
+        if placement.is_none() && !is_global {
+            return;
+        }
+        let generation = self
+            .unit(unit)
+            .map_or(0, |unit| unit.given().map_or(unit.generation, |version| version.generation));
+        let placement = placement.map_or(0, |placement| placement.id);
+        let word = Word { placement, up: true, settling: false, generation, failed: None };
+        self.set_word(machine, unit, Some(word), false);
     }
 
     /// What somebody has to look at, as far as everything was looked at.
@@ -293,6 +335,27 @@ impl Planner {
         let placed = slot.placed?;
         let machine = self.hosts[placed.host].id.clone();
         Some(Placement { id: placed.id, unit: name.clone(), machine, since: placed.since })
+    }
+
+    /// The machine of every unit that is placed on one that is there.
+    #[must_use]
+    pub fn standing(&self) -> BTreeMap<UnitName, MachineId> {
+        let placed = self.placed_names.values().map(|unit| &self.units[*unit]);
+        let there = placed.filter_map(|slot| {
+            let host = &self.hosts[slot.on()?];
+            host.is_there().then(|| (slot.name.clone(), host.id.clone()))
+        });
+        there.collect()
+    }
+
+    /// Every machine that is there with the global units that are to run on it, in the order of machines and of names.
+    #[must_use]
+    pub fn standing_globals(&self) -> BTreeSet<(MachineId, UnitName)> {
+        let there = self.host_numbers.values().map(|host| &self.hosts[*host]).filter(|host| host.is_there());
+        let globals = there.flat_map(|host| {
+            host.globals.iter().map(|unit| (host.id.clone(), self.units[*unit].name.clone()))
+        });
+        globals.collect()
     }
 
     /// The id of the newest placement.
@@ -397,7 +460,7 @@ impl Planner {
                 self.last_placement += 1;
                 let id = self.last_placement;
                 let placement = Placement { id, unit: unit.clone(), machine: machine.clone(), since: now };
-                let word = Word { placement: id, up: false, generation: 0, failed: None };
+                let word = Word { placement: id, up: false, settling: false, generation: 0, failed: None };
                 self.set_word(machine, unit, Some(word), true);
                 self.set_placement(unit, Some(&placement), true);
             }
@@ -1026,11 +1089,15 @@ fn word(status: &UnitStatus) -> Word {
         Some(Gate::Failed { why }) => (false, Some(why.as_str())),
         Some(Gate::Waiting) => (false, None),
         // An agent that knows of no gates says whether it is up, and why it is not.
+        _ if status.active == ActiveState::Failed => {
+            (true, Some(status.result.as_deref().unwrap_or("it failed")))
+        }
         None | Some(Gate::Passed | Gate::Unknown) => (true, status.error.as_deref()),
     };
     Word {
         placement: status.placement,
         up: heard && !down && passed,
+        settling: heard && !down && status.gate == Some(Gate::Waiting),
         generation: status.generation,
         failed: failed.map(Arc::from),
     }

@@ -27,6 +27,8 @@ struct Member<'a> {
     policy: Option<&'a UpdatePolicy>,
     /// It is up as what its machine is to have, and has passed.
     ready: bool,
+    /// It is up, and it is not known yet whether it has passed: it is neither changed nor counted on.
+    settling: bool,
     /// It is there beyond what its template wants, while the others change.
     spare: bool,
 }
@@ -223,6 +225,7 @@ impl Planner {
                 policy: unit.policy(),
                 ready: word
                     .is_some_and(|word| word.up && (unit.update.is_none() || word.generation == given)),
+                settling: word.is_some_and(|word| word.settling),
                 spare: beyond,
             })
         };
@@ -305,7 +308,7 @@ impl Planner {
                 None => out < most,
             }
         };
-        let waiting = || regular().filter(|member| member.is_waiting());
+        let waiting = || regular().filter(|member| member.is_waiting() && !member.settling);
         let down = waiting().filter(|member| !member.ready).find(may_begin);
         let next = down.or_else(|| waiting().filter(|member| member.ready).find(may_begin))?;
         Some(at_stage(next.unit, Some(UpdateStage::Begun { at: now })))
@@ -347,6 +350,7 @@ impl Planner {
             host: HostIx,
             updated: Option<u64>,
             ready: bool,
+            settling: bool,
             failed: Option<String>,
         }
         let updated = self.updated.get(&slot.name);
@@ -360,6 +364,7 @@ impl Planner {
                 host,
                 updated,
                 ready: word.is_some_and(|word| word.up),
+                settling: word.is_some_and(|word| word.settling),
                 failed: failed.map(|why| format!("{} on {}: {why}", slot.name, self.hosts[host].id.short())),
             }
         };
@@ -398,7 +403,7 @@ impl Planner {
         if begun >= canary && passed < canary {
             return None;
         }
-        let down = waiting().find(|place| !place.ready && begun - passed < most);
+        let down = waiting().find(|place| !place.ready && !place.settling && begun - passed < most);
         let next = down.or_else(|| waiting().find(|place| place.ready && out < most))?;
         Some(give(next, Some(unit.generation)))
     }

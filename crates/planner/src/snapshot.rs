@@ -208,7 +208,7 @@ pub fn globals_on<'u>(
         id: &machine.id,
         metadata: &metadata,
         class: machine.class.as_deref(),
-        drained: settings.availability == sealift_model::Availability::Drained,
+        drained: settings.is_drained(),
         limit: Limit::of(machine),
     };
     let globs = |unit: &'u Unit| -> (&'u Unit, Vec<Glob>) {

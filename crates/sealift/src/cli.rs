@@ -4,10 +4,12 @@ mod access;
 mod approval;
 mod etcd;
 mod machine;
+mod plan;
 mod roles;
 mod rollout;
 mod run;
 mod secret;
+mod ssh;
 mod unit;
 
 use std::path::PathBuf;
@@ -22,11 +24,13 @@ pub(crate) use etcd::{
     EtcdBackup, EtcdCommand, EtcdDefrag, EtcdRestore, EtcdStart, MemberAdd, MemberCommand, MemberMove,
     MemberReplace, OneMember, StoreCommand, StoreKind, StoreMove,
 };
-pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange};
+pub(crate) use machine::{DrainArgs, MachineCommand, MetadataArgs, MetadataChange, RebalanceArgs};
+pub(crate) use plan::PlanCommand;
 pub(crate) use roles::{AgentArgs, EtcdArgs, ServerArgs};
 pub(crate) use rollout::{OneRollout, RolloutCommand};
 pub(crate) use run::{FactArgs, RunArgs, VariableArgs};
 pub(crate) use secret::{SecretCommand, SecretListArgs, SecretProject, SecretRmArgs, SecretSetArgs};
+pub(crate) use ssh::{MachineSsh, SshArgs, UnitSsh};
 pub(crate) use unit::name as unit_name;
 pub(crate) use unit::{JournalArgs, UnitCommand, UnitFiles, UnitNames, UnitVerify, Wait};
 
@@ -40,7 +44,7 @@ A first tour, from a git repository with a wercker.yml:
   sealift logs -f             the newest run's output as it comes
   sealift rollback hello      back to the release before
 
-Exit codes: 0 done; 1 a run or a release failed; 2 the command line is wrong;
+Exit codes: 0 done; 1 a run, a release or a unit failed; 2 the command line is wrong;
 3 the server cannot be reached; 4 anything else, said on standard error.";
 
 /// Takes a commit to a running fleet: pipelines in containers, signed packages, systemd units.
@@ -154,12 +158,15 @@ pub(crate) enum Command {
     /// Stop a run that waits or is under way
     #[command(after_help = "Example: sealift abort hello-12")]
     Abort(AbortArgs),
-    /// Units: submit, load, start, stop, unload, destroy, restart, list, files, cat, status, journal, verify, explain
+    /// Units: submit, load, start, stop, unload, destroy, restart, list, files, cat, status, journal, ssh, verify, explain
     #[command(subcommand, after_help = unit::EXAMPLES, disable_help_subcommand = true)]
     Unit(UnitCommand),
-    /// Machines: list, drain, cordon, uncordon, metadata, join-token, remove
+    /// Machines: list, drain, cordon, uncordon, metadata, rebalance, ssh, join-token, remove
     #[command(subcommand, after_help = machine::EXAMPLES, disable_help_subcommand = true)]
     Machine(MachineCommand),
+    /// Show what a change would do before it is made: start, load, stop, unload, destroy, drain, lose, ...
+    #[command(subcommand, after_help = plan::EXAMPLES, disable_help_subcommand = true)]
+    Plan(PlanCommand),
     /// Changes of units on their way to their machines: list, back, again
     #[command(subcommand, after_help = rollout::EXAMPLES, disable_help_subcommand = true)]
     Rollout(RolloutCommand),

@@ -19,6 +19,7 @@ use sealift_store::{Batch, Entry, Event, LeaseId, Revision, Store};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use crate::api::Rebalancing;
 use crate::keys::Key;
 
 /// How long to wait when the store cannot be read.
@@ -48,6 +49,8 @@ pub(crate) struct World {
     pub(crate) updated: BTreeMap<MachineId, BTreeMap<UnitName, Held<u64>>>,
     /// The name of the server that leads, where several share a store.
     pub(crate) leader: Option<Held<String>>,
+    /// Somebody asked to even out what machines have to do; what became of it, as long as he may not have read it.
+    pub(crate) rebalance: Option<Held<Rebalancing>>,
     pub(crate) last_placement: Option<Held<u64>>,
     pub(crate) counters: BTreeMap<ProjectName, Held<u64>>,
     generation_base: Option<Held<u64>>,
@@ -128,6 +131,10 @@ impl World {
                 self.leader = held(entry);
                 self.leader.is_some()
             }
+            Key::Rebalance => {
+                self.rebalance = held(entry);
+                self.rebalance.is_some()
+            }
             Key::PlacementCounter => {
                 self.last_placement = held(entry);
                 self.last_placement.is_some()
@@ -206,6 +213,7 @@ impl World {
                     units.remove(&unit);
                 }
             }
+            Some(Key::Rebalance) => self.rebalance = None,
             Some(Key::Updated(machine, unit)) => {
                 if let Some(units) = self.updated.get_mut(&machine) {
                     units.remove(&unit);
@@ -256,6 +264,7 @@ impl World {
             Key::Unit(name) => self.units.get(name).map(|held| held.modified),
             Key::Placement(name) => self.placements.get(name).map(|held| held.modified),
             Key::Status(machine, unit) => self.status(machine, unit).map(|held| held.modified),
+            Key::Rebalance => self.rebalance.as_ref().map(|held| held.modified),
             Key::Updated(machine, unit) => {
                 self.updated.get(machine).and_then(|units| units.get(unit)).map(|held| held.modified)
             }
@@ -319,7 +328,13 @@ impl World {
                 let attempts = self.runs.get(&id).into_iter().flat_map(|run| &run.value.attempts);
                 into.extend(attempts.map(|attempt| attempt.machine.clone()));
             }
-            Some(Key::Presence(id) | Key::Machine(id) | Key::Question(id, _) | Key::Updated(id, _)) => {
+            Some(
+                Key::Presence(id)
+                | Key::Machine(id)
+                | Key::Settings(id)
+                | Key::Question(id, _)
+                | Key::Updated(id, _),
+            ) => {
                 into.insert(id);
             }
             _ => {}

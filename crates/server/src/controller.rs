@@ -6,18 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealift_client::api::Move;
 use sealift_model::diagnostic::Severity;
 use sealift_model::{
     DesiredState, MachineId, MachineSettings, Placement, ProjectName, Release, Requirements, Timestamp, Unit,
     UnitName, UnitStatus,
 };
-use sealift_planner::{Action, AppView, Change, Planner, Reader, Snapshot, Subject};
+use sealift_planner::{Action, AppView, Change, Planner, Reader, Reason, Snapshot, Subject};
 use sealift_store::election::Leadership;
 use sealift_store::{MAX_TXN, Txn};
 use sealift_unitfile::UnitFile;
 use tokio::sync::watch;
 
-use crate::api::{Error, json, unchanged};
+use crate::api::{Error, Rebalancing, json, unchanged};
 use crate::cache::{Changed, ChangedKeys, Held, World};
 use crate::keys::Key;
 use crate::server::Inner;
@@ -76,7 +77,9 @@ pub(crate) async fn run(inner: &Inner, leadership: Option<&Leadership>, planning
     let mut changes = inner.cache.changes();
     loop {
         changes.mark_unchanged();
-        match planning.pass(inner, leadership).await {
+        let passed = planning.pass(inner, leadership).await;
+        inner.copies.hand_out(&planning.planner);
+        match passed {
             Ok(true) => continue,
             Ok(false) => {}
             Err(error) => {
@@ -90,6 +93,7 @@ pub(crate) async fn run(inner: &Inner, leadership: Option<&Leadership>, planning
             changed = changes.changed() => if changed.is_err() {
                 return;
             },
+            () = inner.copies.asked() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -102,11 +106,13 @@ pub(crate) async fn stand_by(inner: &Inner, planning: &mut Planning) {
     loop {
         changes.mark_unchanged();
         planning.look(inner);
+        inner.copies.hand_out(&planning.planner);
         let wait = planning.wait((inner.clock)());
         tokio::select! {
             changed = changes.changed() => if changed.is_err() {
                 return;
             },
+            () = inner.copies.asked() => {}
             () = tokio::time::sleep(wait) => {}
         }
     }
@@ -118,6 +124,8 @@ pub(crate) struct Planning {
     changed: Arc<Changed>,
     /// Until when the settings of machines mean what the planner was told, by machine: maintenance begins or ends then.
     next: BTreeMap<MachineId, Timestamp>,
+    /// Machines whose settings do not say yet that maintenance began or ended.
+    unwritten: BTreeSet<MachineId>,
     /// When it was last said why units are nowhere, and whether that may be other by now.
     explained: Option<tokio::time::Instant>,
     unexplained: bool,
@@ -130,6 +138,7 @@ impl Planning {
             planner: Planner::new(READER),
             changed,
             next: BTreeMap::new(),
+            unwritten: BTreeSet::new(),
             explained: None,
             unexplained: true,
         }
@@ -144,7 +153,15 @@ impl Planning {
             let now = (inner.clock)();
             inner.metrics.passes.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             self.learn(&world, changed, now);
-            let Some(fitting) = self.fitting(&world, now)? else {
+            let fitting = match self.maintenance(&world, now)? {
+                None => self.fitting(&world, now)?,
+                maintenance => maintenance,
+            };
+            let fitting = match fitting {
+                None => self.asked_for(&world, now)?,
+                fitting => fitting,
+            };
+            let Some(fitting) = fitting else {
                 self.explain(inner);
                 return Ok(false);
             };
@@ -190,6 +207,7 @@ impl Planning {
             ChangedKeys::All => {
                 self.planner = Planner::new(READER);
                 self.next.clear();
+                self.unwritten.clear();
                 for key in keys_of(world) {
                     self.tell(world, &key, now);
                 }
@@ -218,6 +236,10 @@ impl Planning {
                 match settings.and_then(|settings| next_change(settings, now)) {
                     Some(next) => drop(self.next.insert(id.clone(), next)),
                     None => drop(self.next.remove(id)),
+                }
+                match settings.filter(|settings| settings.in_maintenance != settings.maintenance_at(now)) {
+                    Some(_) => drop(self.unwritten.insert(id.clone())),
+                    None => drop(self.unwritten.remove(id)),
                 }
                 Change::Settings(id.clone(), settings.map(|settings| as_of(settings, now)))
             }
@@ -248,6 +270,41 @@ impl Planning {
         for subject in actions.iter().flat_map(Action::writes) {
             self.tell(world, &key_of(subject), now);
         }
+    }
+
+    /// Writes down that maintenance began or ended, for all who look at no clock: global units stop and come back by it.
+    fn maintenance(&mut self, world: &World, now: Timestamp) -> Result<Option<(Txn, Vec<Action>)>, Error> {
+        let mut txn = Txn::new();
+        // The cache tells of what was written, and what was not is tried again.
+        for id in self.unwritten.iter().take(ACTIONS) {
+            let Some(held) = world.settings.get(id) else { continue };
+            let key = Key::Settings(id.clone());
+            txn = unchanged(txn, world, &key).put(key, json(&held.value.clone().at(now))?);
+        }
+        Ok((!txn.ops().is_empty()).then_some((txn, Vec::new())))
+    }
+
+    /// What was asked for beside what the state asks for: to even out.
+    fn asked_for(&mut self, world: &World, now: Timestamp) -> Result<Option<(Txn, Vec<Action>)>, Error> {
+        let Some(asked) = world.rebalance.as_ref().filter(|asked| asked.value.moves.is_none()) else {
+            return Ok(None);
+        };
+        let before = self.planner.last_placement();
+        let actions = self.planner.rebalance(asked.value.most, now);
+        let moves = moves(world, &actions);
+        let answered = Rebalancing { moves: Some(moves), ..asked.value.clone() };
+        let made = json(&answered).and_then(|answered| {
+            let txn = transaction(world, &self.planner, before, &actions, now)?;
+            let txn = unchanged(txn, world, &Key::Rebalance);
+            Ok(match asked.lease {
+                Some(lease) => txn.put_leased(Key::Rebalance, answered, lease),
+                None => txn.put(Key::Rebalance, answered),
+            })
+        });
+        if made.is_err() {
+            self.mend(world, &actions, now);
+        }
+        Ok(Some((made?, actions)))
     }
 
     /// The next actions, as many as one transaction takes; none if nothing is to be done.
@@ -291,6 +348,20 @@ impl Planning {
         let explaining = if self.unexplained { EXPLAIN_AGAIN } else { LONGEST };
         maintenance.min(late).min(explaining).min(LONGEST)
     }
+}
+
+/// Which units these actions of a rebalance take from where, and where they are meant to go.
+fn moves(world: &World, actions: &[Action]) -> Vec<Move> {
+    let moved = actions.iter().filter_map(|action| match action {
+        Action::Unplace { unit, machine, reason: Reason::Rebalanced { to }, .. } => Some(Move {
+            unit: unit.clone(),
+            from: machine.clone(),
+            to: to.clone(),
+            placement: world.placements.get(unit).map_or(0, |held| held.value.id),
+        }),
+        _ => None,
+    });
+    moved.collect()
 }
 
 fn value<T: Clone>(held: Option<&Held<T>>) -> Option<T> {
@@ -424,7 +495,7 @@ fn transaction(
 }
 
 /// The settings as they count at this moment: maintenance that is under way drains.
-fn as_of(settings: &MachineSettings, now: Timestamp) -> MachineSettings {
+pub(crate) fn as_of(settings: &MachineSettings, now: Timestamp) -> MachineSettings {
     MachineSettings {
         metadata: settings.metadata.clone(),
         availability: settings.availability_at(now),
@@ -495,8 +566,7 @@ fn read_instance(template: &Unit, instance: &UnitName) -> Option<Requirements> {
     read(&template.text, instance)
 }
 
-/// The global units that are to run on a machine. Maintenance does not stop them, as no change tells of its beginning;
-/// draining does.
+/// The global units that are to run on a machine: none while it is drained, or while maintenance is noted down.
 pub(crate) fn globals_on<'w>(world: &'w World, machine: &MachineId) -> Vec<&'w Unit> {
     let Some(about) = world.machines.get(machine) else { return Vec::new() };
     let unit = |name: &UnitName| world.units.get(name).map(|held| &held.value);

@@ -8,6 +8,7 @@
 //! units/<unit>                          Unit
 //! placements/<unit>                     Placement
 //! statuses/<machine>/<unit>             UnitStatus
+//! rebalance/request                     Rebalancing, under a lease of a minute
 //! updated/<machine>/<unit>              the generation that a machine of a global unit was updated to, while others are not yet
 //! election/leader                       the name of the server that leads, under its lease
 //! counters/placements                   the newest placement's id
@@ -38,6 +39,7 @@ pub(crate) enum Key {
     Unit(UnitName),
     Placement(UnitName),
     Status(MachineId, UnitName),
+    Rebalance,
     Updated(MachineId, UnitName),
     Leader,
     PlacementCounter,
@@ -65,6 +67,7 @@ impl std::fmt::Display for Key {
             Key::Unit(name) => write!(f, "units/{name}"),
             Key::Placement(name) => write!(f, "placements/{name}"),
             Key::Status(machine, name) => write!(f, "statuses/{machine}/{name}"),
+            Key::Rebalance => write!(f, "rebalance/request"),
             Key::Updated(machine, name) => write!(f, "updated/{machine}/{name}"),
             Key::Leader => write!(f, "election/leader"),
             Key::PlacementCounter => write!(f, "counters/placements"),
@@ -111,6 +114,7 @@ impl Key {
                 let (machine, unit) = rest.split_once('/')?;
                 Key::Status(machine.parse().ok()?, unit.parse().ok()?)
             }
+            "rebalance" if rest == "request" => Key::Rebalance,
             "updated" => {
                 let (machine, unit) = rest.split_once('/')?;
                 Key::Updated(machine.parse().ok()?, unit.parse().ok()?)
@@ -174,6 +178,7 @@ mod tests {
             Key::Authority,
             Key::User("0123456789abcdef".parse().unwrap()),
             Key::Join("0123456789abcdef".parse().unwrap()),
+            Key::Rebalance,
             Key::Leader,
             Key::PlacementCounter,
             Key::RunCounter("hello".parse().unwrap()),

@@ -8,6 +8,7 @@ mod api;
 mod audit;
 mod cache;
 mod controller;
+mod copies;
 mod housekeeping;
 mod keys;
 mod leading;

@@ -19,6 +19,7 @@ use crate::api::{self, Door};
 use crate::audit::{self, AuditLog};
 use crate::cache::{Cache, Follower};
 use crate::controller::Problems;
+use crate::copies::Copies;
 use crate::housekeeping::Housekeeping;
 use crate::leading;
 use crate::logs::Logs;
@@ -102,6 +103,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     pub(crate) machine_ttl: Duration,
     pub(crate) problems: Problems,
+    pub(crate) copies: Copies,
     pub(crate) election: Option<Election>,
     pub(crate) housekeeping: Housekeeping,
     pub(crate) questions: api::Questions,
@@ -147,6 +149,7 @@ impl Server {
             clock: options.clock,
             machine_ttl: options.machine_ttl,
             problems: Problems::default(),
+            copies: Copies::default(),
             election: options.election,
             housekeeping: options.housekeeping,
             questions: api::Questions::default(),

@@ -34,8 +34,8 @@ pub(crate) fn read(reader: &mut Reader, requirements: &mut Requirements, fixed: 
     wishes(reader, requirements, fixed);
     priority(reader, requirements);
     replicas(reader, requirements, fixed);
-    let stops = cut_off(reader, requirements);
-    updates(reader, requirements, fixed, stops.as_ref());
+    cut_off(reader, requirements);
+    updates(reader, requirements, fixed);
 }
 
 fn resources(reader: &mut Reader, requirements: &mut Requirements) {
@@ -202,13 +202,12 @@ fn replicas(reader: &mut Reader, requirements: &mut Requirements, fixed: &Fixed)
 }
 
 /// The word that makes it stop, if there is one.
-fn cut_off<'a>(reader: &mut Reader<'a>, requirements: &mut Requirements) -> Option<Item<'a>> {
-    let (cut_off, item) = reader.word("CutOff", &[("keep", CutOff::Keep), ("stop", CutOff::Stop)])?;
-    requirements.cut_off = cut_off;
-    (cut_off == CutOff::Stop).then_some(item)
+fn cut_off(reader: &mut Reader, requirements: &mut Requirements) {
+    let read = reader.word("CutOff", &[("keep", CutOff::Keep), ("stop", CutOff::Stop)]);
+    requirements.cut_off = read.map_or(requirements.cut_off, |(cut_off, _)| cut_off);
 }
 
-fn updates(reader: &mut Reader, requirements: &mut Requirements, fixed: &Fixed, stops: Option<&Item>) {
+fn updates(reader: &mut Reader, requirements: &mut Requirements, fixed: &Fixed) {
     let whole = |text: &str| text.parse::<u32>().map_err(|_| "a whole number, such as 1");
     let max_out = reader.one("UpdateMaxOut", value::share);
     let canary = reader.one("UpdateCanary", whole);
@@ -258,16 +257,13 @@ fn updates(reader: &mut Reader, requirements: &mut Requirements, fixed: &Fixed, 
             reader.findings.push(item.finding(Warning, message, None));
         }
     }
-    if let Some((UpdateOrder::StartFirst, item)) = &order {
-        let pinned = [&fixed.machine_id, &fixed.machine_of, &fixed.global].into_iter().flatten().next();
-        for other in pinned.into_iter().chain(stops) {
-            let message = format!(
-                "start-first runs the old and the new one at once, on two machines; {} in line {} does not let it",
-                other.source.key(),
-                other.line()
-            );
-            reader.findings.push(item.finding(Error, message, Some("write stop-first".into())));
-        }
+    if let Some((UpdateOrder::StartFirst, item)) = &order
+        && reader.file.value(SECTION, "Replicas").is_none()
+    {
+        let message =
+            "start-first brings one instance more while the others change, and there is no Replicas=";
+        let help = "write stop-first, or make it a template with Replicas=";
+        reader.findings.push(item.finding(Error, message.into(), Some(help.into())));
     }
     let mut policy = UpdatePolicy::default();
     if let Some((hold, item)) = &hold {
@@ -413,7 +409,6 @@ mod tests {
                 "UpdateMaxOut=2\nUpdateCanary=1",
                 update(UpdatePolicy { max_out: Share::Count(2), canary: 1, ..policy() }),
             ),
-            ("UpdateOrder=start-first", update(UpdatePolicy { order: UpdateOrder::StartFirst, ..policy() })),
             ("UpdateHold=1min 30s", update(UpdatePolicy { hold_seconds: 90, ..policy() })),
             ("UpdateHold=1500ms", update(UpdatePolicy { hold_seconds: 2, ..policy() })),
             ("UpdateTimeout=1h", update(UpdatePolicy { timeout_seconds: 3600, ..policy() })),
@@ -426,6 +421,10 @@ mod tests {
         ] {
             assert_eq!(read_as("web@1.service", section), (wanted, vec![]), "{section}");
         }
+        let (requirements, findings) = read_as("web@.service", "Replicas=3\nUpdateOrder=start-first");
+        assert_eq!(requirements.update.map(|policy| policy.order), Some(UpdateOrder::StartFirst));
+        assert_eq!(findings, [""; 0]);
+        assert_eq!(read_as("web@1.service", "Replicas=3\nUpdateOrder=start-first").1, [""; 0]);
         let (requirements, findings) = read_as("web@.service", "Replicas=3\nUpdateCanary=1");
         assert_eq!((requirements.replicas, findings), (Some(3), vec![]));
     }
@@ -521,10 +520,9 @@ mod tests {
                 second.len()
             )
         };
-        let moves = |key: &str| {
-            format!(
-                "3:13+11 error: start-first runs the old and the new one at once, on two machines; {key} in line 2 does not let it (write stop-first)"
-            )
+        let alone = || {
+            "2:13+11 error: start-first brings one instance more while the others change, and there is no Replicas= (write stop-first, or make it a template with Replicas=)"
+                .to_owned()
         };
         for (name, section, wanted) in [
             ("a.service", "MachineID=00000001\nSpread=zone", pair("Spread", "MachineID")),
@@ -581,10 +579,8 @@ mod tests {
                 "MachineClass=* gpu",
                 "2:14+5 warning: * is any machine; gpu has no effect beside it".into(),
             ),
-            ("a.service", "MachineID=00000001\nUpdateOrder=start-first", moves("MachineID")),
-            ("a.service", "MachineOf=b.service\nUpdateOrder=start-first", moves("MachineOf")),
-            ("a.service", "Global=1\nUpdateOrder=start-first", moves("Global")),
-            ("a.service", "CutOff=stop\nUpdateOrder=start-first", moves("CutOff")),
+            ("a.service", "UpdateOrder=start-first", alone()),
+            ("a@1.service", "UpdateOrder=start-first", alone()),
             (
                 "a.service",
                 "UpdateMaxOut=2",

@@ -7,7 +7,8 @@
 pub mod bus;
 pub mod launch;
 pub mod quadlet;
+mod told;
 
-pub use bus::{Change, JobResult, Systemd, UnitState};
+pub use bus::{Change, JobResult, Listed, Systemd, UnitState, Usage};
 pub use launch::{Manager, Scope};
 pub use quadlet::Quadlet;

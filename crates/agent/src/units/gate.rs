@@ -154,7 +154,6 @@ impl Inner {
                 loop {
                     match changes.recv().await {
                         Ok(crate::systemd::bus::Change::Unit(of)) if of != path => {}
-                        Ok(crate::systemd::bus::Change::Job { .. }) => {}
                         Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => return,
                         // systemd hangs up, and the agent with it.
                         Err(tokio::sync::broadcast::error::RecvError::Closed) => std::future::pending().await,

@@ -4,8 +4,11 @@
 //! one does not know of.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use sealift_model::{ActiveState, DesiredState, Gate, UnitAssignment, UnitKind, UnitName, Withdrawal};
+use sealift_model::{
+    ActiveState, CutOff, DesiredState, Gate, UnitAssignment, UnitKind, UnitName, Withdrawal,
+};
 
 use super::files::{self, Files};
 use super::gate;
@@ -18,6 +21,8 @@ pub(super) struct Prepared<'a> {
     pub(super) assignment: &'a UnitAssignment,
     record: Record,
     pub(super) in_systemd: UnitName,
+    /// systemd knew of no file for it before, and reads nothing else for its sake.
+    pub(super) is_new: bool,
     restart: bool,
     /// It was started as it is now, and is not started again unless it failed.
     same: bool,
@@ -60,11 +65,19 @@ impl Inner {
         let files = Files::of(&self.manager, unit, assignment.package.as_ref(), folder.as_deref())?;
         let old = self.records.get(&unit.name)?;
         // The machine's own unit of that name is neither taken over nor, later, removed.
-        let origin = self.systemd.origin(&files.in_systemd).await?;
+        let listed = self.systemd.listed(&files.in_systemd).await?;
+        let origin = match listed.is_unknown() {
+            true => None,
+            false => self.systemd.origin(&files.in_systemd).await?,
+        };
         if let Some(file) = origin.filter(|file| file != files.unit()) {
             return Err(Error::NotOurs { unit: files.in_systemd, file });
         }
         let written = files.are_there(old.as_ref())?;
+        // The links of [Install] belong to other units, which systemd has read, and Quadlet runs when it reads all.
+        let has_links = files.installs || old.as_ref().is_some_and(|old| old.enabled);
+        let is_unknown = listed.is_unknown() && listed.active == ActiveState::Inactive;
+        let is_new = is_unknown && !written && !has_links && !unit.name.kind().is_quadlet();
         // The same unit by another placement is left as it is.
         let old = match old {
             Some(old) if old.placement != assignment.placement => {
@@ -103,7 +116,7 @@ impl Inner {
                     }
                 }
                 // It came back before its stop was through, or was not begun.
-                Phase::Stopping | Phase::Writing | Phase::Done => {}
+                Phase::Stopping | Phase::Writing | Phase::CutOff | Phase::Done => {}
             }
         }
         if unit.name.kind().is_quadlet() {
@@ -129,7 +142,7 @@ impl Inner {
         let was_launched = old.as_ref().is_some_and(|old| old.launched);
         let gate = old.and_then(|old| old.gate);
         let in_systemd = files.in_systemd;
-        Ok(Some(Prepared { assignment, record, in_systemd, restart, same, was_launched, gate }))
+        Ok(Some(Prepared { assignment, record, in_systemd, is_new, restart, same, was_launched, gate }))
     }
 
     fn record(&self, assignment: &UnitAssignment, files: &Files, phase: Phase) -> Record {
@@ -146,6 +159,7 @@ impl Inner {
             enabled: files.installs,
             life: self.life,
             restarts: unit.restarts,
+            cut_off: unit.requirements.cut_off,
             gate: None,
             phase,
         }
@@ -212,7 +226,10 @@ impl Inner {
         } else {
             self.records.put(&unit.name, &record)?;
             // systemd counts starts against StartLimitBurst=; a start that was asked for is not one of a crash loop.
-            self.systemd.reset_failed(in_systemd).await?;
+            // What is new to systemd has none, and was reset when it was taken away.
+            if !prepared.is_new {
+                self.systemd.reset_failed(in_systemd).await?;
+            }
             let job = async {
                 Ok::<_, bus::Error>(match unit.desired {
                     // A device comes by itself, and cannot be stopped either.
@@ -234,7 +251,9 @@ impl Inner {
                 None => job.await?,
             }
         };
-        record.phase = Phase::Done;
+        // What was cut off meanwhile was stopped as well.
+        let stays = record.cut_off == CutOff::Keep || !self.is_cut_off.load(Ordering::SeqCst);
+        record.phase = if stays { Phase::Done } else { Phase::CutOff };
         let error = (!result.is_done()).then(|| Error::Job { result: result.0 });
         record.gate = match (&error, gate) {
             (Some(error), Some(Gate::Waiting)) => {
@@ -276,8 +295,15 @@ impl Inner {
         if files::any_in(&self.manager, unit, record.as_ref())? {
             let in_systemd = files::in_systemd(unit, record.as_ref());
             take_away(&self.manager, &self.systemd, unit, record.as_ref()).await?;
-            self.reload().await?;
             self.systemd.reset_failed(&in_systemd).await?;
+            // systemd forgets what it has no use for. What others still name, or what others have read of it, it forgets
+            // when it reads all files again.
+            let has_links = record.as_ref().is_none_or(|record| record.enabled);
+            if has_links || unit.kind().is_quadlet() || !self.systemd.listed(&in_systemd).await?.is_unknown()
+            {
+                self.reload().await?;
+                self.systemd.reset_failed(&in_systemd).await?;
+            }
             if unit.kind().is_quadlet() {
                 self.quadlet_files.send_modify(|count| *count += 1);
             }

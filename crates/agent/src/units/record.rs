@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use sealift_model::{Gate, ProjectName, ReleaseNumber, Timestamp, UnitName};
+use sealift_model::{CutOff, Gate, ProjectName, ReleaseNumber, Timestamp, UnitName};
 use serde::{Deserialize, Serialize};
 
 use super::Error;
@@ -39,6 +39,9 @@ pub(super) struct Record {
     /// How many restarts of it had been asked for.
     #[serde(default)]
     pub(super) restarts: u64,
+    /// What becomes of it without contact to a server.
+    #[serde(default)]
+    pub(super) cut_off: CutOff,
     /// Whether what was started is as its update policy wants it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) gate: Option<Gate>,
@@ -55,6 +58,8 @@ pub(super) enum Phase {
         at: Timestamp,
     },
     Done,
+    /// It was stopped, or was about to be, because the machine was cut off; it is started again when it is still wanted here.
+    CutOff,
     /// systemd was about to be told to stop it, for good.
     Stopping,
 }

@@ -172,6 +172,21 @@ async fn only_what_systemd_acts_on_restarts_a_unit() {
 }
 
 #[tokio::test]
+async fn a_file_is_read_also_where_systemd_did_without_one() {
+    let host = Host::new().await;
+    let slice = unit("made.slice", "[Unit]\nDescription=Ours\n");
+    let service = unit("in.service", "[Service]\nSlice=made.slice\nExecStart=sleep 1d\n");
+    host.hold(&service).await;
+    assert_eq!(host.systemd.state(&slice.name).await.unwrap().load, "loaded", "systemd makes slices up");
+    assert_eq!(host.systemd.origin(&slice.name).await.unwrap(), None);
+    host.hold(&slice).await;
+    assert_eq!(host.systemd.origin(&slice.name).await.unwrap(), Some(host.path("made.slice")));
+    host.remove(&slice.name).await;
+    assert_eq!(host.systemd.origin(&slice.name).await.unwrap(), None);
+    host.end().await;
+}
+
+#[tokio::test]
 async fn what_has_done_its_work_is_not_started_again_but_what_failed_is() {
     let host = Host::new().await;
     let count = host.dir.path().join("count");

@@ -2,7 +2,7 @@
 //!
 //! The hosts' disks are in memory, those of etcd too: what is measured is the work, not a disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use sealift_model::UnitName;
@@ -21,6 +21,8 @@ const REST: Duration = Duration::from_secs(60);
 /// `_SC_CLK_TCK` of Linux on every machine that matters here, proc(5).
 const TICKS_PER_SECOND: f64 = 100.0;
 const TEXT: &str = "[Service]\nExecStart=/bin/sleep 1d\n";
+/// systemd itself, which is no service.
+const FIRST: &str = "init.scope";
 /// The bars of the design.
 const RATIO: f64 = 1.5;
 const ONE_MILLIS: f64 = 50.0;
@@ -53,7 +55,11 @@ fn start_and_destroy(cluster: &Cluster) -> Result<Vec<Figure>, Error> {
         times.bare.push(bare(hosts, round)?);
         let template = format!("tried-{round}@");
         command(cluster, "submit", &template, TEXT)?;
+        let before = works(cluster)?;
         times.ours.push(command(cluster, "start", &format!("{template}{{1..{UNITS}}}.service"), "")?);
+        for ((what, before), (_, after)) in before.into_iter().zip(works(cluster)?) {
+            times.work.entry(what).or_default().push((after - before) / TICKS_PER_SECOND * 1000.0);
+        }
         let all = names(&template, 1..=UNITS);
         // What the command says has to be so.
         cluster.settle(&all, Duration::ZERO).map_err(failed("the command came back too early"))?;
@@ -64,14 +70,21 @@ fn start_and_destroy(cluster: &Cluster) -> Result<Vec<Figure>, Error> {
         cluster.settle(&BTreeSet::new(), LONG).map_err(failed("units stay"))?;
     }
     let (bare, ours) = (median(&times.bare), median(&times.ours));
-    Ok(vec![
+    let mut figures = vec![
         Figure::new(format!("{UNITS} units, bare systemctl start"), bare, "ms"),
         Figure::new(format!("{UNITS} units, sealift unit start"), ours, "ms"),
         Figure::new("the latter over the former", ours / bare, "times").under(RATIO),
+    ];
+    let work = times.work.iter();
+    figures.extend(
+        work.map(|(what, of)| Figure::new(format!("of it CPU of {what}, all hosts"), median(of), "ms")),
+    );
+    figures.extend([
         Figure::new("one unit more", median(&times.one), "ms").under(ONE_MILLIS),
         Figure::new(format!("{DESTROYED} units destroyed"), median(&times.destroyed), "ms")
             .under(DESTROY_MILLIS),
-    ])
+    ]);
+    Ok(figures)
 }
 
 /// In milliseconds, one a round.
@@ -81,6 +94,17 @@ struct Times {
     ours: Vec<f64>,
     one: Vec<f64>,
     destroyed: Vec<f64>,
+    /// Of the processor, while units are started, by what uses it.
+    work: BTreeMap<&'static str, Vec<f64>>,
+}
+
+/// What each of those that take part in a start has used so far on all hosts, in ticks.
+fn works(cluster: &Cluster) -> Result<Vec<(&'static str, f64)>, Error> {
+    let of = |(what, service): (&'static str, &str)| Ok((what, ticks(cluster, service)?));
+    [("servers", SERVER), ("agents", AGENT), ("etcd", "etcd"), ("systemd", FIRST), ("the bus", "dbus")]
+        .into_iter()
+        .map(of)
+        .collect()
 }
 
 /// Starts as many units, spread the same way, all hosts at once; stops them again.
@@ -142,14 +166,20 @@ fn rest_and_loss(cluster: &Cluster) -> Result<Vec<Figure>, Error> {
     let (dead, rest) = loss(cluster)?;
     let begun = Instant::now();
     dead.kill().map_err(failed("no power cut"))?;
-    judge::settle(&rest, &all, LONG).map_err(failed("units are lost"))?;
+    let one = rest.first().ok_or_else(|| Error::Needs("another host".into()))?;
+    cluster.wait_until_away(one, dead, LONG).map_err(failed("the lease goes on"))?;
+    let away = begun.elapsed().as_secs_f64();
+    // By the server's word, which costs less to ask for; what it says has to be so.
+    cluster.wait_until_run(one, &all, LONG).map_err(failed("units are lost"))?;
     let lost = begun.elapsed().as_secs_f64();
+    judge::settle(&rest, &all, Duration::ZERO).map_err(failed("the server says so too early"))?;
     Ok(vec![
         Figure::new(format!("at rest with {UNITS} units, messages to the store"), messages / seconds, "/s"),
         Figure::new("at rest, values written to the store", writes / seconds, "/s"),
         Figure::new(format!("at rest, {HOSTS} servers"), servers, "% of a core"),
         Figure::new(format!("at rest, {HOSTS} agents"), agents, "% of a core"),
-        Figure::new("a killed host's units run elsewhere", lost, "s").under(MACHINE_TTL.as_secs_f64() + 1.0),
+        Figure::new("a killed host counts as away", away, "s"),
+        Figure::new("its units run elsewhere", lost, "s").under(MACHINE_TTL.as_secs_f64() + 1.0),
     ])
 }
 
@@ -173,9 +203,12 @@ fn store(cluster: &Cluster, name: &str) -> Result<f64, Error> {
 /// What the service has used on all hosts, proc(5).
 fn ticks(cluster: &Cluster, service: &str) -> Result<f64, Error> {
     let of = |host: &Host| {
-        let pid = host
-            .run("systemctl", &["show", "--property=MainPID", "--value", service])
-            .map_err(failed("no process"))?;
+        let pid = match service {
+            FIRST => "1".to_owned(),
+            service => host
+                .run("systemctl", &["show", "--property=MainPID", "--value", service])
+                .map_err(failed("no process"))?,
+        };
         let stat = host.run("cat", &[&format!("/proc/{}/stat", pid.trim())]).map_err(failed("no process"))?;
         let fields: Vec<_> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
         let field = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());

@@ -10,13 +10,16 @@ pub mod judge;
 pub mod soak;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use sealift_client::api::{DestroyUnits, List, MachineStatus, PutUnit, PutUnits, Status, UnitChange};
+use sealift_client::api::{
+    DestroyUnits, List, MachineStatus, PutUnit, PutUnits, Status, UnitChange, UnitView,
+};
 use sealift_client::{Address, Client};
-use sealift_model::{DesiredState, UnitName};
+use sealift_model::{ActiveState, DesiredState, UnitName};
 
 use crate::hosts::etcd::Etcd;
 use crate::hosts::{self, Bind, Host, Hosts, Options, RETRY, Volume};
@@ -250,6 +253,61 @@ impl Cluster {
                 Ok((present != count).then(|| format!("{present} of {count} are")).into_iter().collect())
             }
             Err(error) => Ok(vec![chain(&error)]),
+        })
+    }
+
+    /// Waits until the server on this host says that another host's machine is away.
+    ///
+    /// # Errors
+    /// When it does not within this time.
+    pub fn wait_until_away(&self, server: &Host, away: &Host, limit: Duration) -> Result<(), Error> {
+        wait("the machine is away", limit, || {
+            let list = self
+                .ask(server, |client| async move { client.get::<List<MachineStatus>>("/v1/machines").await });
+            let is_present =
+                |machine: &MachineStatus| machine.machine.name == away.name() && machine.presence.is_some();
+            Ok(match list {
+                Ok(list) if list.items.iter().any(is_present) => vec!["it is present".into()],
+                Ok(_) => Vec::new(),
+                Err(error) => vec![chain(&error)],
+            })
+        })
+    }
+
+    /// Waits until the server on this host says that all these units run on machines that are present.
+    ///
+    /// # Errors
+    /// When it does not within this time.
+    pub fn wait_until_run(
+        &self,
+        server: &Host,
+        units: &BTreeSet<UnitName>,
+        limit: Duration,
+    ) -> Result<(), Error> {
+        wait("the units run", limit, || {
+            let list = self.ask(server, |client| async move {
+                client.get::<List<UnitView>>("/v1/units?text=false").await
+            });
+            let runs = |view: &UnitView| {
+                let placement =
+                    view.placement.as_ref().filter(|placement| !view.away.contains(&placement.machine));
+                let status = placement.and_then(|placement| {
+                    let status = view.statuses.get(placement.machine.as_str())?;
+                    (status.placement == placement.id).then_some(status.active)
+                });
+                status == Some(ActiveState::Active)
+            };
+            Ok(match list {
+                Ok(list) => {
+                    let run = list
+                        .items
+                        .iter()
+                        .filter(|view| units.contains(&view.unit.name) && runs(view))
+                        .count();
+                    (run != units.len()).then(|| format!("{run} of {} do", units.len())).into_iter().collect()
+                }
+                Err(error) => vec![chain(&error)],
+            })
         })
     }
 

@@ -407,7 +407,8 @@ impl Sim {
         }
         let now = self.now();
         let package = package(name, run.id.clone(), self.people.digest.clone(), now);
-        let release = Release { number, package, units, created_at: now, extra: Extra::new() };
+        let drop_ins = BTreeMap::new();
+        let release = Release { number, package, units, drop_ins, created_at: now, extra: Extra::new() };
         self.server.releases.insert((project.clone(), number), Made { release, requirements });
         self.server.forget_releases(&project, RELEASES);
         let branch = self.people.branch.clone();

@@ -116,3 +116,22 @@ fn keeps_what_it_does_not_know_of_a_unit() {
     }
     assert_eq!(world.0.units[&name("a.service")].extra["note"], "kept");
 }
+
+#[test]
+fn drop_ins_are_a_part_of_the_release() {
+    let with = |text: &str| {
+        let mut view = app("p", 1, &[("a.service", ""), ("w@.service", "Replicas=1")]);
+        let release = view.release.as_mut().unwrap();
+        for unit in ["a.service", "w@.service"] {
+            release.drop_ins.insert(name(unit), [("20-x.conf".to_owned(), text.to_owned())].into());
+        }
+        view
+    };
+    let world = World::of(1).app(with("one")).settled();
+    let drop_in = |world: &World, unit: &str| world.0.units[&name(unit)].drop_ins["20-x.conf"].clone();
+    assert_eq!((drop_in(&world, "a.service"), drop_in(&world, "w@1.service")), ("one".into(), "one".into()));
+    let world = world.app(with("two"));
+    assert_eq!(world.plan()[..2], ["put a 2", "put w@ 2"], "the unit files are the same");
+    let world = world.settled();
+    assert_eq!((drop_in(&world, "a.service"), drop_in(&world, "w@1.service")), ("two".into(), "two".into()));
+}

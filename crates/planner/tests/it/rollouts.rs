@@ -463,3 +463,16 @@ fn a_rollout_goes_on_the_same_under_any_leader() {
     }
     assert_eq!(fleet.all(), ["new"; 6]);
 }
+
+#[test]
+fn one_that_has_just_come_up_is_not_taken_for_down() {
+    let mut fleet = running(template("old", 3, policy(1)), 1);
+    for status in fleet.truth.statuses.values_mut() {
+        status.gate = Some(Gate::Waiting);
+    }
+    fleet.submit(template("new", 3, policy(1)));
+    while fleet.act().is_some() {}
+    assert_eq!(fleet.begun(), [""; 0]);
+    fleet.settle();
+    assert_eq!((fleet.all(), fleet.most_out), (vec!["new".to_owned(); 3], 1));
+}

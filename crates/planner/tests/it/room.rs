@@ -280,3 +280,51 @@ fn wall_clocks_decide_nothing() {
     skewed.0.placements.get_mut(&name("z.service")).unwrap().since.0 = 9_000;
     assert!(skewed.plan()[0].starts_with("unplace a 1: n.service"), "{:?}", skewed.plan());
 }
+
+#[test]
+fn plays_out_what_it_began_as_if_machines_obeyed_at_once() {
+    let many: Vec<String> = (1..=4).map(|n| format!("u{n}.service")).collect();
+    let world =
+        many.iter().fold(World::of(2), |world, unit| world.unit(unit, "").placed(unit, 1).status(1, unit));
+    let mut planner = Planner::of(&world.0, Reader::PLAIN);
+    let begun = planner.rebalance(10, NOW);
+    let said: Vec<String> = planner.play_out(begun, 100, NOW).iter().map(words).collect();
+    assert_eq!(
+        said,
+        [
+            "unplace u1 1: machine 00000002 has less to do",
+            "unplace u2 1: machine 00000002 has less to do",
+            "place u1 2",
+            "place u2 2"
+        ]
+    );
+    let standing = planner.standing();
+    let on = |machine| standing.values().filter(|id| **id == machine_id(machine)).count();
+    assert_eq!((on(1), on(2)), (2, 2));
+
+    // What waits for others of its set to be up leaves in the end.
+    let set: Vec<String> = (1..=3).map(|n| format!("w@{n}.service")).collect();
+    let world = set
+        .iter()
+        .fold(World::of(2), |world, unit| world.unit(unit, "UpdateMaxOut=1").placed(unit, 1).status(1, unit));
+    let planner = Planner::of(&world.0, Reader::PLAIN);
+    let drained = world.clone().is(1, Availability::Drained);
+    let said = planner.what_if(drained.0.changes_since(&world.0), 100, NOW);
+    assert_eq!(said.iter().filter(|action| words(action).starts_with("place ")).count(), 3, "{said:?}");
+}
+
+#[test]
+fn knows_what_stands_on_machines_that_are_there() {
+    let world = World::of(2).unit("a.service", "MachineID=00000001").placed("a.service", 1);
+    let world = world.status(1, "a.service").unit("g.service", "Global=yes");
+    let mut planner = Planner::of(&world.0, Reader::PLAIN);
+    assert_eq!(planner.standing().into_iter().collect::<Vec<_>>(), [(name("a.service"), machine_id(1))]);
+    assert_eq!(planner.standing_globals().len(), 2);
+    planner.feed(Change::Presence(machine_id(1), None));
+    planner.play_out(Vec::new(), 100, NOW);
+    assert!(planner.standing().is_empty(), "it waits for its machine");
+    assert_eq!(
+        planner.standing_globals().into_iter().collect::<Vec<_>>(),
+        [(machine_id(2), name("g.service"))]
+    );
+}

@@ -83,7 +83,7 @@ pub(crate) fn release(number: u64, units: &[(&str, &str)]) -> Release {
         extra: Extra::new(),
     };
     let units = units.iter().map(|(unit, text)| (name(unit), (*text).to_owned())).collect();
-    Release { number, package, units, created_at: NOW, extra: Extra::new() }
+    Release { number, package, units, drop_ins: BTreeMap::new(), created_at: NOW, extra: Extra::new() }
 }
 
 /// An app at a release whose unit files are what [`requirements`] reads.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::access::JoinTokenArgs;
+use super::ssh::MachineSsh;
+use super::unit::Wait;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -36,6 +38,16 @@ pub(crate) enum MachineCommand {
         after_help = "Examples:\n  sealift machine metadata node-3\n  sealift machine metadata node-3 disk=ssd region-\n\nWhat is set here counts more than what the machine's agent was started with."
     )]
     Metadata(MetadataArgs),
+    /// Move units from machines that have more to do than others, a bounded number at a time
+    #[command(
+        after_help = "Examples:\n  sealift machine rebalance --dry-run\n  sealift machine rebalance --max 5\n\nEach unit stops and starts once. What is bound to its machine stays."
+    )]
+    Rebalance(RebalanceArgs),
+    /// Log in to a machine, or run a command there, with this machine's own ssh
+    #[command(
+        after_help = "Examples:\n  sealift machine ssh node-3\n  sealift machine ssh --user core -J bastion node-3 uptime\n\nIt ends with the code that ssh gives: the command's, or 255 if it did not come so far."
+    )]
+    Ssh(MachineSsh),
     /// Make a token with which a machine joins, and print it: it is shown this once
     #[command(
         after_help = "Examples:\n  sealift machine join-token > join.token\n  sealift machine join-token --uses 20 --class untrusted\n  sealift machine join-token --list\n\nOn the machine: sealift agent --server https://SERVER:4641 --join join.token"
@@ -71,6 +83,23 @@ pub(crate) struct MetadataArgs {
     /// KEY=VALUE sets, KEY- takes away, KEY~ leaves the key to the machine's agent again
     #[arg(value_name = "CHANGE", value_parser = change)]
     pub(crate) changes: Vec<MetadataChange>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RebalanceArgs {
+    /// So many moves at most
+    #[arg(
+        long,
+        default_value_t = 10,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=100)
+    )]
+    pub(crate) max: u32,
+    /// Only tell what would be moved; the same as `sealift plan rebalance`
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

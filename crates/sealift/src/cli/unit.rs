@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use sealift_model::UnitName;
 
+use super::ssh::UnitSsh;
+
 pub(super) const EXAMPLES: &str = "\
 Examples:
   sealift unit start web.service 'worker@{1..8}.service'
@@ -58,6 +60,11 @@ pub(crate) enum UnitCommand {
         after_help = "Examples:\n  sealift unit journal web.service\n  sealift unit journal -f --lines 100 web.service"
     )]
     Journal(JournalArgs),
+    /// Log in to a unit's machine, or run a command there, with this machine's own ssh
+    #[command(
+        after_help = "Examples:\n  sealift unit ssh web.service\n  sealift unit ssh --user core web.service systemctl status web.service\n\nIt ends with the code that ssh gives: the command's, or 255 if it did not come so far."
+    )]
+    Ssh(UnitSsh),
     /// Find what is wrong with unit files before a machine does
     #[command(after_help = "Example: sealift unit verify units/*.service")]
     Verify(UnitVerify),

@@ -24,6 +24,8 @@ pub(super) async fn machine(command: MachineCommand, global: &Global) -> Result<
         MachineCommand::Cordon(args) => set(&args.machine, Availability::Cordoned, global).await,
         MachineCommand::Uncordon(args) => set(&args.machine, Availability::Active, global).await,
         MachineCommand::Metadata(args) => metadata(args, global).await,
+        MachineCommand::Rebalance(args) => super::rebalance::rebalance(&args, global).await,
+        MachineCommand::Ssh(args) => super::ssh::machine(args, global).await,
         MachineCommand::JoinToken(args) => access::join_token(args, global).await,
         MachineCommand::Remove(args) => remove(&args.machine, global).await,
     }
@@ -98,20 +100,23 @@ async fn change(
 async fn set(word: &str, availability: Availability, global: &Global) -> Result<ExitCode, Error> {
     let client = super::client(global)?;
     let machine = find(&client, word).await?;
-    // Whoever says that a machine is to take units again means it of what is planned as well, if it is under way.
-    let maintenance = (availability == Availability::Active).then(|| {
-        let planned = machine.settings.maintenance.iter().filter(|span| now() < span.from);
-        planned.copied().collect()
-    });
-    let settings =
-        ChangeSettings { availability: Some(availability), maintenance, ..ChangeSettings::default() };
-    let settings = change(&client, &machine, &settings).await?;
+    let settings = change(&client, &machine, &availability_of(&machine, availability)).await?;
     let word = match availability {
         Availability::Active => "takes units",
         Availability::Cordoned => "takes no new units",
         Availability::Drained => "is drained",
     };
     told(global, &machine, &settings, word)
+}
+
+/// What makes a machine cordoned, drained, or take units again.
+pub(super) fn availability_of(machine: &MachineStatus, availability: Availability) -> ChangeSettings {
+    // Whoever says that a machine is to take units again means it of what is planned as well, if it is under way.
+    let maintenance = (availability == Availability::Active).then(|| {
+        let planned = machine.settings.maintenance.iter().filter(|span| now() < span.from);
+        planned.copied().collect()
+    });
+    ChangeSettings { availability: Some(availability), maintenance, ..ChangeSettings::default() }
 }
 
 fn told(
@@ -165,20 +170,24 @@ async fn remove(word: &str, global: &Global) -> Result<ExitCode, Error> {
     access::removed(id.as_str(), &format!("machine {} is out", id.short()), global)
 }
 
+/// What changes metadata in these ways.
+pub(super) fn metadata_of(changes: Vec<MetadataChange>) -> ChangeSettings {
+    let (mut set, mut unset) = (BTreeMap::new(), BTreeSet::new());
+    for change in changes {
+        match change {
+            MetadataChange::Set(key, value) => drop(set.insert(key, Some(value))),
+            MetadataChange::Remove(key) => drop(set.insert(key, None)),
+            MetadataChange::Leave(key) => drop(unset.insert(key)),
+        }
+    }
+    ChangeSettings { metadata: set, unset, ..ChangeSettings::default() }
+}
+
 async fn metadata(args: MetadataArgs, global: &Global) -> Result<ExitCode, Error> {
     let client = super::client(global)?;
     let mut machine = find(&client, &args.machine).await?;
     if !args.changes.is_empty() {
-        let (mut set, mut unset) = (BTreeMap::new(), BTreeSet::new());
-        for change in args.changes {
-            match change {
-                MetadataChange::Set(key, value) => drop(set.insert(key, Some(value))),
-                MetadataChange::Remove(key) => drop(set.insert(key, None)),
-                MetadataChange::Leave(key) => drop(unset.insert(key)),
-            }
-        }
-        let settings = ChangeSettings { metadata: set, unset, ..ChangeSettings::default() };
-        machine.settings = change(&client, &machine, &settings).await?;
+        machine.settings = change(&client, &machine, &metadata_of(args.changes)).await?;
     }
     let metadata = machine.metadata();
     let printer = Printer::new(global.output);

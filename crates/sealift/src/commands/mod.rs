@@ -15,12 +15,15 @@ mod listen;
 mod local;
 mod machine;
 mod meta;
+mod plan;
 mod push;
+mod rebalance;
 mod rollback;
 mod rollout;
 mod runs;
 mod secret;
 mod server;
+mod ssh;
 mod steps;
 pub(crate) mod store;
 mod this_machine;
@@ -65,6 +68,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Result<ExitCode, E
         Command::Unit(command) => unit::unit(command, global).await,
         Command::Rollout(command) => rollout::rollout(command, global).await,
         Command::Machine(command) => machine::machine(command, global).await,
+        Command::Plan(command) => plan::plan(command, global).await,
         Command::Units => unit::list(&[], global).await,
         Command::Machines => machine::list(global).await,
         Command::Packages(args) => list::packages(args, global).await,

@@ -174,6 +174,18 @@ impl Dev {
         serde_json::from_str(&self.ok(&args)).unwrap()
     }
 
+    /// The one machine that there is, once it has joined.
+    pub(crate) fn machine(&self) -> serde_json::Value {
+        let begun = std::time::Instant::now();
+        loop {
+            if let Some(machine) = self.json(&["machine", "list"])["items"].get(0) {
+                return machine.clone();
+            }
+            assert!(begun.elapsed() < std::time::Duration::from_secs(120), "no machine came");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::new(Address::Unix(self.state().join("api.sock")), None)
     }

@@ -133,6 +133,33 @@ fn a_file_that_contradicts_itself_is_shown_with_its_place_and_changes_nothing() 
 }
 
 #[test]
+fn what_no_machine_can_give_is_shown_before_it_is_asked_for() {
+    let fleet = Fleet::start();
+    fleet.dev.machine();
+    let text = format!("{SLEEP}\n[X-Fleet]\nMachineMetadata=disk=floppy\nMemory=64T\n");
+    let file = fleet.write("wish.service", &text);
+    let said = fleet.dev.ok(&["unit", "verify", &file]);
+    assert!(said.contains("wish.service:5:17: warning: no machine that is there has disk=floppy"), "{said}");
+    assert!(said.contains("wish.service:6:8: warning") && said.ends_with("0 errors, 2 warnings\n"), "{said}");
+    let verified = fleet.dev.json(&["unit", "verify", &file]);
+    assert_eq!(verified["items"][0]["findings"][0]["line"], 5, "{verified}");
+    assert_eq!(verified["machines"], 1);
+    assert_eq!(fleet.fails(&["unit", "verify", "--strict", &file]).0, 1);
+    // Without a server that is said, and nothing else is other.
+    let dir = tempfile::tempdir().unwrap();
+    let mut alone = crate::host::sealift();
+    let output = alone.args(["unit", "verify", &file]).env("SEALIFT_STATE_DIR", dir.path()).output().unwrap();
+    let (code, out, err) = crate::wercker::said(&output);
+    assert_eq!((code, &*out), (0, "1 file: 0 errors, 0 warnings\n"), "{err}");
+    assert!(
+        err.starts_with("machines were not asked: no Sealift server answers at") && err.lines().count() == 1,
+        "{err}"
+    );
+    let (code, said) = fleet.fails(&["unit", "verify", "--server", "http://127.0.0.1:1", &file]);
+    assert_eq!(code, 3, "one that was named has to be there: {said}");
+}
+
+#[test]
 fn a_set_of_replicas_is_one_unit_to_its_author() {
     let fleet = Fleet::start();
     let text = |replicas: u32, seconds: u32| {

@@ -26,6 +26,9 @@ pub(crate) enum Error {
     Invalid { message: String, help: Option<String> },
     #[error("{0}")]
     Conflict(String),
+    /// It can be asked for again in a moment.
+    #[error("{0}")]
+    Busy(&'static str),
     #[error("machine {0} is silent; is its agent connected?")]
     Silent(String),
     /// A newer attempt or session exists: what the caller says no longer counts.
@@ -124,6 +127,7 @@ impl IntoResponse for Error {
             Error::Store(error) if error.is_unknown() => (StatusCode::SERVICE_UNAVAILABLE, "unknown"),
             Error::Log(logs::Error::Gap { .. }) => (StatusCode::CONFLICT, "gap"),
             Error::Fenced(_) => (StatusCode::GONE, "fenced"),
+            Error::Busy(_) => (StatusCode::TOO_MANY_REQUESTS, "busy"),
             Error::Silent(_) => (StatusCode::GATEWAY_TIMEOUT, "silent"),
             Error::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Error::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),

@@ -89,6 +89,9 @@ pub(crate) const RULES: &[Rule] = &[
     reads("/v1/units/{unit}/explain", Need::Read),
     reads("/v1/units/{unit}/journal", Need::Read),
     reads("/v1/units/{unit}/systemd", Need::Read),
+    // A question as well.
+    says("/v1/plan", Need::Read),
+    changes("POST", "/v1/rebalance", Need::Operate),
     reads("/v1/packages", Need::Packages),
     reads("/v1/machines", Need::Read),
     changes("DELETE", "/v1/machines/{machine}", Need::Operate),

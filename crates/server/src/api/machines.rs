@@ -12,7 +12,8 @@ use sealift_client::api::{
     Statuses,
 };
 use sealift_model::{
-    Assignment, MachineId, MachineSettings, Presence, RunId, SessionId, UnitName, UnitStatus, Withdrawal,
+    Assignment, MachineId, MachineSettings, Presence, RunId, SessionId, Timestamp, UnitName, UnitStatus,
+    Withdrawal,
 };
 use sealift_store::{LeaseId, MAX_OPS, Revision, Txn};
 use serde::Deserialize;
@@ -49,30 +50,8 @@ pub(super) async fn change_settings(
     loop {
         let (txn, next) = {
             let world = inner.cache.world();
-            if !world.machines.contains_key(&id) {
-                return Err(Error::NotFound(format!("there is no machine {id}")));
-            }
-            let held = world.settings.get(&id).map(|held| &held.value);
-            let mut next = held.cloned().unwrap_or_default();
-            next.metadata.retain(|key, _| !change.unset.contains(key));
-            next.metadata.extend(change.metadata.clone());
-            next.availability = change.availability.unwrap_or(next.availability);
-            next.maintenance = change.maintenance.clone().unwrap_or(next.maintenance);
-            let now = (inner.clock)();
-            next.maintenance.retain(|span| now < span.until);
-            if let Some(span) = next.maintenance.iter().find(|span| span.until <= span.from) {
-                return Err(Error::invalid(format!(
-                    "maintenance from {} until {} has no length",
-                    span.from, span.until
-                )));
-            }
-            if let Some(key) = next.metadata.keys().find(|key| key.is_empty() || key.contains('=')) {
-                return Err(Error::invalid(format!("{key:?} is no key of metadata")));
-            }
-            if next.metadata.len().max(next.maintenance.len()) > MOST_SETTINGS {
-                return Err(Error::invalid(format!("a machine has at most {MOST_SETTINGS} of these")));
-            }
-            if held == Some(&next) {
+            let next = changed_settings(&world, &id, &change, (inner.clock)())?;
+            if world.settings.get(&id).map(|held| &held.value) == Some(&next) {
                 return Ok(Json(next));
             }
             let key = Key::Settings(id.clone());
@@ -84,6 +63,37 @@ pub(super) async fn change_settings(
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// A machine's settings as this change makes them.
+pub(super) fn changed_settings(
+    world: &World,
+    id: &MachineId,
+    change: &ChangeSettings,
+    now: Timestamp,
+) -> Result<MachineSettings, Error> {
+    if !world.machines.contains_key(id) {
+        return Err(Error::NotFound(format!("there is no machine {id}")));
+    }
+    let mut next = world.settings.get(id).map(|held| held.value.clone()).unwrap_or_default();
+    next.metadata.retain(|key, _| !change.unset.contains(key));
+    next.metadata.extend(change.metadata.clone());
+    next.availability = change.availability.unwrap_or(next.availability);
+    next.maintenance = change.maintenance.clone().unwrap_or(next.maintenance);
+    next = next.at(now);
+    if let Some(span) = next.maintenance.iter().find(|span| span.until <= span.from) {
+        return Err(Error::invalid(format!(
+            "maintenance from {} until {} has no length",
+            span.from, span.until
+        )));
+    }
+    if let Some(key) = next.metadata.keys().find(|key| key.is_empty() || key.contains('=')) {
+        return Err(Error::invalid(format!("{key:?} is no key of metadata")));
+    }
+    if next.metadata.len().max(next.maintenance.len()) > MOST_SETTINGS {
+        return Err(Error::invalid(format!("a machine has at most {MOST_SETTINGS} of these")));
+    }
+    Ok(next)
 }
 
 pub(super) async fn begin_session(

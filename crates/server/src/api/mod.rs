@@ -9,7 +9,9 @@ mod error;
 mod fleet;
 mod gate;
 mod machines;
+mod plan;
 mod questions;
+mod rebalance;
 mod rollouts;
 mod runs;
 mod secrets;
@@ -33,6 +35,7 @@ pub(crate) use error::Error;
 use fleet::units as fleets;
 pub(crate) use gate::{Door, Peer};
 pub(crate) use questions::Questions;
+pub(crate) use rebalance::Rebalancing;
 
 use crate::cache::World;
 use crate::keys::Key;
@@ -56,6 +59,8 @@ pub(crate) fn router(inner: Arc<Inner>, door: Door) -> Router {
         .route("/v1/units/{unit}/explain", get(units::explain))
         .route("/v1/units/{unit}/journal", get(questions::journal))
         .route("/v1/units/{unit}/systemd", get(questions::systemd))
+        .route("/v1/plan", post(plan::plan))
+        .route("/v1/rebalance", post(rebalance::rebalance))
         .route("/v1/packages", get(status::packages))
         .route("/v1/machines", get(machines::list))
         .route("/v1/machines/{machine}", delete(access::remove_machine))

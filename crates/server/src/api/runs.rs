@@ -13,7 +13,7 @@ use sealift_access::Identity;
 use sealift_client::api::{Events, Finish, List, LogEntry, NewRun};
 use sealift_model::{
     App, AttemptEnd, Digest, Package, PackageName, ProjectName, Release, Run, RunEvent, RunId, RunState,
-    SessionId, UnitName,
+    SessionId,
 };
 use sealift_store::{MAX_VALUE, Txn};
 use sealift_unitfile::UnitFile;
@@ -313,6 +313,7 @@ pub(super) async fn finish(
     if let Some(run) = said_before(&inner.cache.world(), &id, attempt, &body.session)? {
         return Ok(Json(run));
     }
+    check_drop_ins(&body)?;
     // The log is on the disk before anybody is told that the run has ended.
     append(&inner, id.clone(), attempt, Vec::new(), true).await?;
     let mut package: Option<Package> = None;
@@ -375,13 +376,28 @@ async fn sign(inner: &Arc<Inner>, name: PackageName, digest: Digest, run: RunId)
     tokio::task::spawn_blocking(work).await.map_err(Error::Cut)?
 }
 
-/// Whether the store can hold these unit files: all together in a release, and each beside what is read from it.
-fn fits(units: &BTreeMap<UnitName, String>) -> Result<bool, Error> {
-    let size: usize = units.values().map(String::len).sum();
-    let mut largest = json(units)?.len();
-    for (name, text) in units {
+/// Refuses drop-ins that systemd would not read, that would be ours, or of a unit that is not there.
+fn check_drop_ins(body: &Finish) -> Result<(), Error> {
+    for (unit, files) in &body.drop_ins {
+        if !body.units.contains_key(unit) {
+            return Err(Error::invalid(format!("there are drop-ins of {unit}, which has no unit file")));
+        }
+        if let Some(wrong) = files.keys().find_map(|name| sealift_unitfile::verify_drop_in_name(name)) {
+            return Err(Error::invalid(format!("{unit}.d: {wrong}")));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the store can hold these unit files and drop-ins: all together in a release, and those of each unit beside what
+/// is read from them.
+fn fits(body: &Finish) -> Result<bool, Error> {
+    let drop_ins = body.drop_ins.values().flat_map(BTreeMap::values);
+    let size: usize = body.units.values().chain(drop_ins).map(String::len).sum();
+    let mut largest = json(&(&body.units, &body.drop_ins))?.len();
+    for (name, text) in &body.units {
         let (requirements, _) = UnitFile::parse(text).requirements(name);
-        largest = largest.max(json(&(text, requirements))?.len());
+        largest = largest.max(json(&(text, body.drop_ins.get(name), requirements))?.len());
     }
     Ok(size <= UNITS_LIMIT && largest <= MAX_VALUE - BESIDE)
 }
@@ -398,7 +414,7 @@ fn ended(
     run.message = body.message.as_ref().map(|text| text.chars().take(MESSAGE_LIMIT).collect());
     let mut passed = body.passed;
     // An agent can do nothing about it, so the run has to end all the same.
-    if passed && package.is_some() && !fits(&body.units)? {
+    if passed && package.is_some() && !fits(body)? {
         (passed, package) = (false, None);
         run.message = Some(format!(
             "the unit files are more than a release can hold, {} KiB in all",
@@ -436,6 +452,7 @@ fn ended(
                 number,
                 package,
                 units: body.units.clone(),
+                drop_ins: body.drop_ins.clone(),
                 created_at: now,
                 extra: serde_json::Map::default(),
             };

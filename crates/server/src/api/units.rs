@@ -121,15 +121,25 @@ fn instance_trouble(
 ) -> Option<(String, bool)> {
     let waiting = |why: &str| Some((why.to_owned(), false));
     let Some(unit) = world.units.get(name).map(|held| &held.value) else {
-        return waiting("it is not made yet");
+        let trouble = inner.problems.get(None, name).map(|trouble| (trouble.text, trouble.lasts));
+        return trouble.or_else(|| waiting("it is not made yet"));
     };
     if unit.text != template.text || unit.desired != template.desired {
         return waiting("it has its template's former text");
     }
     match unit.update.as_ref().map(|update| &update.stage) {
-        Some(UpdateStage::Back { why }) => return Some((format!("the change was taken back: {why}"), true)),
+        Some(UpdateStage::Back { why }) => {
+            let placed = world.placements.get(name).map(|held| &held.value.machine);
+            let status = placed.and_then(|machine| world.status(machine, name));
+            let previous = unit.given().map(|version| version.generation);
+            return match status.filter(|held| Some(held.value.generation) == previous) {
+                Some(_) => Some((format!("the change was taken back: {why}"), true)),
+                None => waiting(&format!("the change is being taken back: {why}")),
+            };
+        }
         Some(UpdateStage::Waiting) => return waiting("it waits for its turn in the rollout"),
-        Some(UpdateStage::Begun { .. }) | None => {}
+        Some(UpdateStage::Begun { .. }) => return waiting("the rollout is not over yet"),
+        None => {}
     }
     let Some(placement) = world.placements.get(name).map(|held| &held.value) else {
         let trouble = inner.problems.get(None, name).map(|trouble| trouble.text);
@@ -237,6 +247,24 @@ fn read(name: &UnitName, text: &str) -> Result<sealift_model::Requirements, Erro
     };
     let message = format!("{name}:{}:{}: {}", finding.line, finding.column, finding.message);
     Err(Error::Invalid { message, help: finding.help.clone() })
+}
+
+/// The units of the request as they would be.
+pub(super) fn wanted_units(world: &World, wanted: &PutUnits) -> Result<Vec<(Unit, UnitChange)>, Error> {
+    check(wanted)?;
+    wanted.units.iter().map(|unit| change(world, unit, wanted.replace)).collect()
+}
+
+/// Refuses to destroy what is not there by hand, or too much.
+pub(super) fn check_destroyed(world: &World, names: &[UnitName]) -> Result<(), Error> {
+    most(names.len())?;
+    for name in names {
+        let app = world.units.get(name).and_then(|unit| unit.value.app.as_ref());
+        if let Some((app, _)) = app {
+            return Err(Error::Conflict(format!("{name} belongs to app {app}; it goes with a push")));
+        }
+    }
+    Ok(())
 }
 
 /// The transactions that make all of it so, each no larger than a store takes, and what each unit is afterwards.
@@ -373,18 +401,14 @@ pub(super) async fn destroy(
     State(inner): State<Arc<Inner>>,
     Json(wanted): Json<DestroyUnits>,
 ) -> Result<Json<List<UnitName>>, Error> {
-    most(wanted.names.len())?;
     let mut destroyed = BTreeSet::new();
     loop {
         let txns = {
             let world = inner.cache.world();
+            check_destroyed(&world, &wanted.names)?;
             let mut txns = Transactions::default();
             for name in wanted.names.iter().collect::<BTreeSet<_>>() {
                 let key = Key::Unit(name.clone());
-                let app = world.units.get(name).and_then(|unit| unit.value.app.as_ref());
-                if let Some((app, _)) = app {
-                    return Err(Error::Conflict(format!("{name} belongs to app {app}; it goes with a push")));
-                }
                 if world.modified(&key).is_some() {
                     txns.add(&world, &key, None);
                     destroyed.insert(name.clone());

@@ -159,6 +159,7 @@ impl Agent {
             steps: vec![StepResult { name: "build".into(), outcome, exit_code, millis: 5, after: false }],
             artifact,
             units: units.iter().map(|(name, text)| (name.parse().unwrap(), (*text).to_owned())).collect(),
+            drop_ins: BTreeMap::new(),
         }
     }
 

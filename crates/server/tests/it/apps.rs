@@ -322,3 +322,25 @@ async fn a_watch_begins_with_now_and_unknown_apps_are_named() {
     assert_eq!(list["items"][0], serde_json::to_value(house.app("hello").await).unwrap());
     assert_refused(house.post("/v1/apps/hello/rollback", json!({"to": "one"})).await, 400, "invalid");
 }
+
+#[tokio::test]
+async fn drop_ins_come_with_the_units_of_a_release() {
+    let house = House::open().await;
+    let mut agent = Agent::begin(&house, &machine(1, 1), 1).await;
+    house.push("hello", "main", 1).await;
+    let run = agent.run().await;
+    let artifact = house.upload("a package").await;
+    let mut end = agent.end(true, Some(artifact), &[("a.service", "[Service]\nExecStart=a\n")]);
+    for (unit, file) in
+        [("b.service", "20-x.conf"), ("a.service", "10-sealift.conf"), ("a.service", "../x.conf")]
+    {
+        end.drop_ins = [(unit.parse().unwrap(), [(file.to_owned(), String::new())].into())].into();
+        assert_refused(agent.finish(&run, &end).await, 400, "invalid");
+    }
+    let drop_in = ("20-x.conf".to_owned(), "[Service]\nLimitNOFILE=9\n".to_owned());
+    end.drop_ins = [("a.service".parse().unwrap(), [drop_in].into())].into();
+    agent.finish(&run, &end).await.unwrap();
+    agent.hear_until("the unit", |agent| agent.unit_names() == ["a.service"]).await;
+    let assigned = agent.units.values().next().unwrap();
+    assert_eq!(assigned.unit.drop_ins["20-x.conf"], "[Service]\nLimitNOFILE=9\n");
+}

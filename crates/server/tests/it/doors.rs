@@ -10,7 +10,7 @@ use crate::house::{House, TOKEN, assert_refused};
 use crate::wire;
 
 /// Every route but `/healthz` and `/v1/join`, by the methods that it has.
-const ROUTES: [(&str, &str); 68] = [
+const ROUTES: [(&str, &str); 70] = [
     ("GET", "/v1/status"),
     ("GET", "/v1/units"),
     ("POST", "/v1/units"),
@@ -23,6 +23,8 @@ const ROUTES: [(&str, &str); 68] = [
     ("GET", "/v1/units/{unit}/journal"),
     ("GET", "/v1/units/{unit}/systemd"),
     ("POST", "/v1/machines/{machine}/answers/{question}"),
+    ("POST", "/v1/plan"),
+    ("POST", "/v1/rebalance"),
     ("GET", "/v1/packages"),
     ("GET", "/v1/machines"),
     ("DELETE", "/v1/machines/{machine}"),

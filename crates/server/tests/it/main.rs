@@ -27,6 +27,7 @@ mod house;
 mod leading;
 mod leases;
 mod logs;
+mod plan;
 mod questions;
 mod rights;
 mod secrets;

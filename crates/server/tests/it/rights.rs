@@ -21,7 +21,7 @@ use crate::wire;
 
 /// Which of these get past the door: nobody (n), viewer (v), deployer of `hello` (d), deployer of another project (x),
 /// operator (o), admin (a), the machine that holds hello-1 (M), another machine (w).
-const WHO: [(&str, &str, &str); 69] = [
+const WHO: [(&str, &str, &str); 71] = [
     ("GET", "/v1/status", "vdxoa"),
     ("GET", "/v1/units", "vdxoa"),
     ("POST", "/v1/units", "oa"),
@@ -33,6 +33,8 @@ const WHO: [(&str, &str, &str); 69] = [
     ("GET", "/v1/units/{unit}/explain", "vdxoa"),
     ("GET", "/v1/units/{unit}/journal", "vdxoa"),
     ("GET", "/v1/units/{unit}/systemd", "vdxoa"),
+    ("POST", "/v1/plan", "vdxoa"),
+    ("POST", "/v1/rebalance", "oa"),
     ("GET", "/v1/packages", "vdxoaM"),
     ("GET", "/v1/machines", "vdxoa"),
     ("DELETE", "/v1/machines/{machine}", "oa"),

@@ -262,3 +262,50 @@ async fn settings_of_a_machine_are_put_over_what_it_says() {
     let answer: Result<MachineSettings, Error> = house.client.post(&nobody, &ChangeSettings::default()).await;
     assert_refused(answer, 404, "not-found");
 }
+
+/// What operators set of a machine stops and starts its global units, also where nothing else is on the machine.
+#[tokio::test]
+async fn global_units_go_by_drains_by_metadata_and_by_maintenance() {
+    let house = House::open().await;
+    let mut agent = Agent::begin(&house, &machine(1, 0), 1).await;
+    launch(&house, "g.service", &format!("{SLEEP}\n[X-Fleet]\nGlobal=yes\n")).await;
+    launch(&house, "s.service", &format!("{SLEEP}\n[X-Fleet]\nGlobal=yes\nMachineMetadata=disk=ssd\n")).await;
+    let runs = |wanted: &'static [&'static str]| move |agent: &Agent| agent.unit_names() == wanted;
+    agent.hear_until("the global unit", runs(&["g.service"])).await;
+    let ssd = [("disk".to_owned(), Some("ssd".to_owned()))].into();
+    settings(&house, &agent, ChangeSettings { metadata: ssd, ..ChangeSettings::default() }).await.unwrap();
+    agent.hear_until("the one for such a disk", runs(&["g.service", "s.service"])).await;
+    let to = |availability| ChangeSettings { availability: Some(availability), ..ChangeSettings::default() };
+    settings(&house, &agent, to(Availability::Drained)).await.unwrap();
+    agent.hear_until("their end", runs(&[])).await;
+    settings(&house, &agent, to(Availability::Active)).await.unwrap();
+    agent.hear_until("both again", runs(&["g.service", "s.service"])).await;
+    agent.report_all_up().await;
+
+    // The clock tells that maintenance begins, and nobody writes anything.
+    let begins = Timestamp((house.clock)().0 + 1_000_000);
+    let span = Maintenance { from: begins, until: Timestamp(begins.0 + 1_000_000) };
+    let planned = ChangeSettings { maintenance: Some(vec![span]), ..ChangeSettings::default() };
+    assert!(!settings(&house, &agent, planned).await.unwrap().in_maintenance);
+    house.pass(1_001);
+    // The controller waits for that moment by a timer, which does not know that the test's clock was turned; any change
+    // has it look at the clock.
+    launch(&house, "other.service", &format!("{SLEEP}\n[X-Fleet]\nMachineMetadata=region=moon\n")).await;
+    agent.hear_until("their end", runs(&[])).await;
+    let list: List<MachineStatus> = house.get("/v1/machines").await.unwrap();
+    assert!(list.items[0].settings.in_maintenance);
+    let written = house.store.revision().await.unwrap();
+    house.caught_up().await;
+    assert_eq!(house.store.revision().await.unwrap(), written, "once is enough");
+    house.pass(1_000);
+    destroy(&house, &["other.service"]).await.unwrap();
+    agent.hear_until("both again", runs(&["g.service", "s.service"])).await;
+    let list: List<MachineStatus> = house.get("/v1/machines").await.unwrap();
+    assert_eq!(list.items[0].settings.maintenance, [], "what is over is forgotten");
+    // One that begins now needs nobody to note it down.
+    let now = (house.clock)();
+    let span = Maintenance { from: now, until: Timestamp(now.0 + 1_000_000) };
+    let planned = ChangeSettings { maintenance: Some(vec![span]), ..ChangeSettings::default() };
+    assert!(settings(&house, &agent, planned).await.unwrap().in_maintenance);
+    agent.hear_until("their end", runs(&[])).await;
+}

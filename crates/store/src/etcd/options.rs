@@ -9,6 +9,9 @@ use super::OpenError;
 
 /// etcd answers pings that come more often than every five seconds by hanging up.
 const PING_INTERVAL: Duration = Duration::from_secs(6);
+/// A host that is gone is noticed by the kernel's own probes long before, and before the lease of a machine on it is over.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBES: u32 = 2;
 /// A member that answers no ping for this long is given up.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// The shortest time limit; anything less cannot outlast the choice of a new leader.
@@ -118,6 +121,9 @@ impl EtcdOptions {
             .connect_timeout(self.timeout / 3)
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
+            .tcp_keepalive(Some(PROBE_INTERVAL))
+            .tcp_keepalive_interval(Some(PROBE_INTERVAL))
+            .tcp_keepalive_retries(Some(PROBES))
             .tcp_nodelay(true))
     }
 

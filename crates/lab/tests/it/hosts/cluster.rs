@@ -14,7 +14,7 @@ use super::{has_hosts, wait_for};
 
 const TEXT: &str = "[Service]\nExecStart=/bin/sleep 1d\n";
 
-fn cluster(hosts: usize, servers: usize) -> Cluster {
+pub(super) fn cluster(hosts: usize, servers: usize) -> Cluster {
     let tests = std::env::current_exe().unwrap();
     // target/debug/deps/it-... beside target/debug/sealift
     let program: PathBuf = tests.parent().unwrap().with_file_name("sealift");
@@ -25,16 +25,16 @@ fn cluster(hosts: usize, servers: usize) -> Cluster {
     }
 }
 
-fn names(range: std::ops::Range<usize>) -> BTreeSet<UnitName> {
+pub(super) fn names(range: std::ops::Range<usize>) -> BTreeSet<UnitName> {
     range.map(|number| format!("tried-{number}.service").parse().unwrap()).collect()
 }
 
-fn launch(cluster: &Cluster, names: &BTreeSet<UnitName>) {
+pub(super) fn launch(cluster: &Cluster, names: &BTreeSet<UnitName>) {
     cluster.launch(&names.iter().cloned().collect::<Vec<_>>(), TEXT).unwrap();
 }
 
 /// Fails with what is on the hosts' journals, which say more than the judge.
-fn settle(cluster: &Cluster, hosts: &[&Host], wanted: &BTreeSet<UnitName>) -> Vec<Seen> {
+pub(super) fn settle(cluster: &Cluster, hosts: &[&Host], wanted: &BTreeSet<UnitName>) -> Vec<Seen> {
     judge::settle(hosts, wanted, LONG).unwrap_or_else(|error| {
         let folder = std::env::temp_dir().join(format!("sealift-lab-{}", std::process::id()));
         cluster.hosts().save_logs(&folder).unwrap();
@@ -42,7 +42,7 @@ fn settle(cluster: &Cluster, hosts: &[&Host], wanted: &BTreeSet<UnitName>) -> Ve
     })
 }
 
-fn count_on(seen: &[Seen], host: &Host) -> usize {
+pub(super) fn count_on(seen: &[Seen], host: &Host) -> usize {
     seen.iter().filter(|seen| seen.host == host.name() && seen.active == "active").count()
 }
 

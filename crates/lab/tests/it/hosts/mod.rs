@@ -6,6 +6,7 @@ mod cluster;
 mod etcd;
 mod faults;
 mod leave;
+mod talk;
 
 use std::time::{Duration, Instant};
 

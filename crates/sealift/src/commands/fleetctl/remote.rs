@@ -5,7 +5,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 
 use futures_util::StreamExt as _;
 use sealift_model::diagnostic::chain;
@@ -17,6 +17,7 @@ use super::Voice;
 use super::api::{Fleet, Machine, escaped};
 use super::flags::Asked;
 use super::units::name_of;
+use crate::commands::ssh::{code_of, quoted};
 use crate::error::Error;
 
 /// systemd's identity of this machine.
@@ -57,11 +58,6 @@ fn tunnel(asked: &Asked) -> Option<(&str, &str)> {
     Some(tunnel.rsplit_once(':').unwrap_or((tunnel, "22")))
 }
 
-/// One word of a shell, whatever is in it.
-fn quoted(word: &std::ffi::OsStr) -> String {
-    format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"))
-}
-
 /// `ssh` to a machine, through the tunnel if there is one.
 fn ssh_to(asked: &Asked, machine: &Machine, forward: bool, shell: bool) -> Result<Command, Error> {
     if machine.ip.is_empty() {
@@ -90,12 +86,6 @@ async fn run(mut command: Command) -> Result<u8, Error> {
     let status = command.status().await;
     let status = status.map_err(|source| Error::Io { action: "run", path: program.into(), source })?;
     Ok(code_of(status))
-}
-
-fn code_of(status: ExitStatus) -> u8 {
-    use std::os::unix::process::ExitStatusExt as _;
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
 fn is_this(machine: &str) -> bool {

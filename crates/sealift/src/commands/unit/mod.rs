@@ -2,9 +2,10 @@
 
 mod journal;
 mod list;
+mod unmet;
 mod verify;
-mod wait;
-mod words;
+pub(super) mod wait;
+pub(super) mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -35,7 +36,8 @@ pub(super) async fn unit(command: UnitCommand, global: &Global) -> Result<ExitCo
         UnitCommand::Cat(args) => list::cat(&args.unit, global).await,
         UnitCommand::Status(args) => list::status(&args.units, global).await,
         UnitCommand::Journal(args) => journal::journal(&args, global).await,
-        UnitCommand::Verify(args) => verify::verify(&args, global),
+        UnitCommand::Ssh(args) => super::ssh::unit(args, global).await,
+        UnitCommand::Verify(args) => verify::verify(&args, global).await,
         UnitCommand::Explain(args) => list::explain(&args.unit, global).await,
     }
 }
@@ -52,11 +54,34 @@ fn desired(goal: Goal) -> DesiredState {
 /// or loaded again runs on.
 async fn put(args: UnitFiles, goal: Goal, global: &Global) -> Result<ExitCode, Error> {
     let client = super::client(global)?;
-    let named = if args.units.iter().any(|word| word.contains(['*', '?'])) {
-        let names = words::names(&args.units, &client).await?;
+    // Submitting wants nothing of a unit that is there.
+    let units = units(&args.units, (goal != Goal::Inactive).then(|| desired(goal)), &client).await?;
+    let request = PutUnits { units, replace: args.replace };
+    let changes: List<UnitChange> = client.post("/v1/units", &request).await?;
+    let printer = Printer::new(global.output);
+    for change in changes.items.iter().filter(|change| change.differs) {
+        warn_of_other_text(&change.name);
+    }
+    if goal == Goal::Inactive {
+        for change in &changes.items {
+            say(&printer, &change.name, "submitted", Style::Good, &[], None)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    finish(&client, &printer, &changes.items, goal, args.wait).await
+}
+
+/// What these words ask for: files that lie here, or units that are known. Says what is odd about files.
+pub(super) async fn units(
+    words: &[String],
+    desired: Option<DesiredState>,
+    client: &Client,
+) -> Result<Vec<PutUnit>, Error> {
+    let named = if words.iter().any(|word| word.contains(['*', '?'])) {
+        let names = words::names(words, client).await?;
         names.into_iter().map(|name| Named { name, file: None }).collect()
     } else {
-        words::files(&args.units)?
+        words::files(words)?
     };
     // Instances of one file have the same to be said of them.
     let mut odd = BTreeSet::new();
@@ -69,27 +94,15 @@ async fn put(args: UnitFiles, goal: Goal, global: &Global) -> Result<ExitCode, E
         PutUnit {
             text: file.map(|file| file.text.clone()),
             drop_ins: file.map(|file| file.drop_ins.clone()).unwrap_or_default(),
-            // Submitting wants nothing of a unit that is there.
-            desired: (goal != Goal::Inactive).then(|| desired(goal)),
+            desired,
             ..PutUnit::named(named.name.clone())
         }
     });
-    let request = PutUnits { units: units.collect(), replace: args.replace };
-    let changes: List<UnitChange> = client.post("/v1/units", &request).await?;
-    let printer = Printer::new(global.output);
-    for change in changes.items.iter().filter(|change| change.differs) {
-        warn(&format!(
-            "{} is known with another text, which it keeps; --replace gives it this one",
-            change.name
-        ));
-    }
-    if goal == Goal::Inactive {
-        for change in &changes.items {
-            say(&printer, &change.name, "submitted", Style::Good, &[], None)?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    finish(&client, &printer, &changes.items, goal, args.wait).await
+    Ok(units.collect())
+}
+
+pub(super) fn warn_of_other_text(unit: &UnitName) {
+    warn(&format!("{unit} is known with another text, which it keeps; --replace gives it this one"));
 }
 
 /// What is asked of units that are known.
@@ -174,17 +187,21 @@ async fn finish_waited(
         Ok(())
     })
     .await?;
+    Ok(ended(printer, failed, waited.len(), word))
+}
+
+/// The exit code of a command that waited for units, and what is said at its end.
+pub(super) fn ended(printer: &Printer, failed: usize, all: usize, word: &str) -> ExitCode {
     if failed == 0 {
-        return Ok(ExitCode::SUCCESS);
+        return ExitCode::SUCCESS;
     }
     if !printer.is_json() {
+        let all = many(all as u64, "unit");
         warn(&format!(
-            "{} of {} did not come to be {word}; sealift unit status and unit explain tell more",
-            failed,
-            many(waited.len() as u64, "unit")
+            "{failed} of {all} did not come to be {word}; sealift unit status and unit explain tell more"
         ));
     }
-    Ok(ExitCode::from(FAILED))
+    ExitCode::from(FAILED)
 }
 
 /// Machines' names by their ids.
@@ -194,7 +211,7 @@ pub(super) async fn machine_names(client: &Client) -> Result<BTreeMap<MachineId,
 }
 
 /// One line on one unit.
-fn say(
+pub(super) fn say(
     printer: &Printer,
     name: &UnitName,
     state: &str,
@@ -227,27 +244,27 @@ fn warn(text: &str) {
 }
 
 /// How many are still waited for, on a terminal.
-struct Progress {
+pub(super) struct Progress {
     shown: bool,
     all: usize,
 }
 
 impl Progress {
-    fn new(printer: &Printer, all: usize) -> Progress {
+    pub(super) fn new(printer: &Printer, all: usize) -> Progress {
         let progress = Progress { shown: !printer.is_json() && crate::print::is_terminal(), all };
         progress.show(all);
         progress
     }
 
     #[expect(clippy::print_stderr, reason = "not a part of the result")]
-    fn show(&self, left: usize) {
+    pub(super) fn show(&self, left: usize) {
         if self.shown && left > 0 {
             eprint!("\r\x1b[K{} of {} done", self.all - left, many(self.all as u64, "unit"));
         }
     }
 
     #[expect(clippy::print_stderr, reason = "not a part of the result")]
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         if self.shown {
             eprint!("\r\x1b[K");
         }

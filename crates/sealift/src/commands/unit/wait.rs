@@ -53,10 +53,25 @@ pub(crate) async fn wait(
     units: &Waited,
     goal: Goal,
     timeout: Option<Duration>,
+    tell: impl FnMut(&UnitName, &Outcome, usize) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let judge = |event: &UnitEvent| {
+        let generation = units.get(&event.name).copied().unwrap_or_default();
+        progress(event, generation, goal)
+    };
+    follow(client, units.keys(), timeout, judge, tell).await
+}
+
+/// The same for whatever `judge` says of a unit.
+pub(crate) async fn follow<'u>(
+    client: &Client,
+    units: impl Iterator<Item = &'u UnitName>,
+    timeout: Option<Duration>,
+    judge: impl Fn(&UnitEvent) -> Progress,
     mut tell: impl FnMut(&UnitName, &Outcome, usize) -> Result<(), Error>,
 ) -> Result<usize, Error> {
     let end = timeout.map(|timeout| Instant::now() + timeout);
-    let mut open: BTreeMap<&UnitName, State> = units.keys().map(|name| (name, State::default())).collect();
+    let mut open: BTreeMap<&UnitName, State> = units.map(|name| (name, State::default())).collect();
     let mut failed = 0;
     let mut lines: Option<Lines<UnitEvent>> = None;
     let mut server_end = Instant::now() + SERVER_PATIENCE;
@@ -92,9 +107,9 @@ pub(crate) async fn wait(
             Err(error) => return Err(error.into()),
         };
         server_end = Instant::now() + SERVER_PATIENCE;
-        let Some((name, generation)) = units.get_key_value(&event.name) else { continue };
-        let Some(state) = open.get_mut(name) else { continue };
-        match progress(&event, *generation, goal) {
+        let name = open.keys().copied().find(|name| **name == event.name);
+        let Some((name, state)) = name.and_then(|name| Some((name, open.get_mut(name)?))) else { continue };
+        match judge(&event) {
             Progress::Waiting(why) => *state = State { why, nowhere_until: None },
             Progress::Nowhere(why) => {
                 let until = state.nowhere_until.unwrap_or_else(|| Instant::now() + NOWHERE_PATIENCE);
@@ -164,8 +179,9 @@ async fn next_event(
     }
 }
 
+/// How far a unit is.
 #[derive(Debug, PartialEq)]
-enum Progress {
+pub(crate) enum Progress {
     /// Not yet, and why.
     Waiting(String),
     /// No machine takes it now.
@@ -200,6 +216,14 @@ fn progress(event: &UnitEvent, generation: u64, goal: Goal) -> Progress {
     let update = view.unit.update.as_ref().filter(|_| goal == Goal::Launched);
     match update.map(|update| &update.stage) {
         Some(UpdateStage::Back { why }) => {
+            let previous = update.map_or(0, |update| update.previous.generation);
+            let is_back = |machine| {
+                let status: Option<&UnitStatus> = view.statuses.get(MachineId::as_str(machine));
+                view.away.contains(machine) || status.is_some_and(|status| status.generation == previous)
+            };
+            if !view.targets.iter().all(is_back) {
+                return Progress::Waiting(format!("the change is being taken back: {why}"));
+            }
             return Progress::Failed(format!("the change was taken back: {why}"));
         }
         Some(UpdateStage::Waiting) if !view.unit.requirements.global => {
@@ -254,7 +278,8 @@ fn rolling(view: &UnitView) -> Progress {
     Progress::Waiting("its rollout is not over yet".into())
 }
 
-fn on_machine(view: &UnitView, machine: &MachineId, generation: u64, goal: Goal) -> Progress {
+/// How far it is on a machine that it is to run on.
+pub(crate) fn on_machine(view: &UnitView, machine: &MachineId, generation: u64, goal: Goal) -> Progress {
     let waiting = |why: &str| Progress::Waiting(format!("machine {} {why}", machine.short()));
     let placement = view.placement.as_ref().map_or(0, |placement| placement.id);
     let word = view.statuses.get(machine.as_str());

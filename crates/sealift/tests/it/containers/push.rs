@@ -31,11 +31,18 @@ fn a_commit_becomes_a_running_service_and_goes_back() {
     let statement = format!("sealift package project=svc branch=main commit={first} blake3={digest}");
     assert!(String::from_utf8_lossy(&verified.stdout).contains(&statement), "{verified:?}");
 
-    // A second commit replaces the first.
+    // A second commit replaces the first, and has a drop-in beside its unit file.
+    std::fs::create_dir(project.dir.join("units/svc.service.d")).unwrap();
+    project.write("units/svc.service.d/20-more.conf", "[Service]\nEnvironment=MORE=much\n");
     let second = project.commit("second");
     dev.ok(&["push", project.path()]);
     let (second_pid, commit) = dev.process("svc.service");
     assert!(commit == second && second_pid != first_pid);
+    let environment = std::fs::read_to_string(format!("/proc/{second_pid}/environ")).unwrap();
+    assert!(environment.split('\0').any(|variable| variable == "MORE=much"), "{environment}");
+    assert!(
+        !std::fs::read_to_string(format!("/proc/{first_pid}/environ")).unwrap_or_default().contains("MORE=")
+    );
 
     // A commit whose tests fail changes nothing that runs.
     project.write("greeting", "goodbye\n");
