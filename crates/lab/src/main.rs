@@ -10,10 +10,11 @@ mod commands;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
 use sealift_lab::bench::{self, BENCHES};
-use sealift_lab::simulator::{Options, Summary, simulate};
+use sealift_lab::simulator::{Length, Options, Size, Summary, YEAR, simulate};
 use sealift_model::diagnostic::chain;
 
 /// Hosts to test on, simulated fleets and benchmarks of Sealift, for its developers.
@@ -27,7 +28,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Tell stories of a simulated fleet around the real planner, and see whether they end well
-    #[command(after_help = "Examples:\n  lab simulate --seed 17\n  lab simulate --stories 10000")]
+    #[command(
+        after_help = "Examples:\n  lab simulate --seed 17\n  lab simulate --stories 10000\n  lab simulate --machines 1000 --years 3"
+    )]
     Simulate(SimulateArgs),
     /// Measure something: a table, and the same figures as a last line of JSON
     #[command(after_help = "Examples:\n  lab bench --list\n  lab bench placement")]
@@ -59,8 +62,27 @@ struct SimulateArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     stories: u64,
     /// Events of each story until the calm
-    #[arg(long, default_value_t = Options::default().events, value_name = "N")]
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
     events: usize,
+    /// Simulated years of each story until the calm, in place of a number of events
+    #[arg(long, value_name = "N", conflicts_with_all = ["events", "hours"])]
+    years: Option<u64>,
+    /// Simulated hours, in the same way
+    #[arg(long, value_name = "N", conflicts_with = "events")]
+    hours: Option<u64>,
+    /// A big world of so many machines; without, each story is of two to seven
+    #[arg(long, value_name = "N")]
+    machines: Option<u64>,
+    /// Names of units in a big world; about half of them are there at a time
+    #[arg(long, value_name = "N", requires = "machines", default_value_t = 6_000)]
+    units: u64,
+    /// How many milliseconds pass in a big world until something breaks or somebody wants something, on the average
+    #[arg(long, value_name = "MS", requires = "machines", default_value_t = 60_000)]
+    pace: u64,
+    /// After how many events the whole world is judged, beside what each event can have changed; in a big world 100,000 unless
+    /// told, in a small one 1
+    #[arg(long, value_name = "N")]
+    full_every: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -73,8 +95,19 @@ fn main() -> ExitCode {
 }
 
 fn tell(args: &SimulateArgs) -> ExitCode {
-    let options = Options { events: args.events, ..Options::default() };
+    let (units, pace) = (args.units, args.pace);
+    let options = Options {
+        length: match (args.years, args.hours) {
+            (Some(years), _) => Length::Millis(years.saturating_mul(YEAR)),
+            (_, Some(hours)) => Length::Millis(hours.saturating_mul(3_600_000)),
+            _ => Length::Events(args.events),
+        },
+        size: args.machines.map_or(Size::Small, |machines| Size::Big { machines, units, pace }),
+        full_every: args.full_every.unwrap_or(if args.machines.is_some() { 100_000 } else { 1 }),
+        ..Options::default()
+    };
     let mut total = Summary::default();
+    let began = Instant::now();
     for seed in args.seed..args.seed.saturating_add(args.stories) {
         match simulate(seed, &options) {
             Ok(summary) => total += summary,
@@ -84,7 +117,9 @@ fn tell(args: &SimulateArgs) -> ExitCode {
             }
         }
     }
+    let seconds = began.elapsed().as_secs_f64();
     println!("{} stories ended well: {total:#?}", args.stories);
+    println!("{}", total.speed(seconds));
     ExitCode::SUCCESS
 }
 

@@ -344,11 +344,7 @@ impl Planner {
         let mut ranked: Vec<UnitIx> = on.placed.clone();
         ranked.sort_by_key(|one| {
             let slot = &self.units[*one];
-            (
-                std::cmp::Reverse(slot.asks().priority),
-                slot.placed.map(|placed| placed.since),
-                slot.name.clone(),
-            )
+            (std::cmp::Reverse(slot.asks().priority), slot.placed.map(|placed| placed.id), slot.name.clone())
         });
         let mut used = Resources::NONE;
         for one in ranked {

@@ -24,9 +24,9 @@ impl Planner {
             }
             self.by_themselves.pop_first();
         }
-        while let Some((priority, Reverse((since, name)))) = self.beside_others.first() {
+        while let Some((priority, Reverse((id, name)))) = self.beside_others.first() {
             let found = self.unit_numbers.get(name).copied().and_then(|unit| {
-                let placed = self.units[unit].placed.filter(|placed| placed.since == *since)?;
+                let placed = self.units[unit].placed.filter(|placed| placed.id == *id)?;
                 let in_turn = self.priority(unit) == *priority;
                 let reason = in_turn.then(|| self.objection_of_company(unit, placed.host)).flatten()?;
                 Some((unit, reason))

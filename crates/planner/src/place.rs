@@ -345,7 +345,7 @@ impl Planner {
         // Those that may stay: the highest priorities first, then those that came first.
         lower.sort_by_key(|one| {
             let slot = &self.units[*one];
-            (Reverse(slot.asks().priority), slot.placed.map(|placed| placed.since), slot.name.clone())
+            (Reverse(slot.asks().priority), slot.placed.map(|placed| placed.id), slot.name.clone())
         });
         let mut victims = Vec::new();
         for one in lower {

@@ -85,7 +85,7 @@ pub struct Planner {
     /// Placed units that may be wrong by themselves.
     pub(crate) by_themselves: BTreeSet<UnitName>,
     /// Placed units that may be wrong beside others: the lowest priority and then the newest first.
-    pub(crate) beside_others: BTreeSet<(i32, Reverse<(Timestamp, UnitName)>)>,
+    pub(crate) beside_others: BTreeSet<(i32, Reverse<(u64, UnitName)>)>,
     /// Units that may find a machine.
     pub(crate) turns: BTreeSet<Turn>,
     /// Machines on which something may be wrong now.
@@ -670,7 +670,7 @@ impl Planner {
         let slot = &self.units[number];
         let Some(placed) = slot.placed else { return };
         self.by_themselves.insert(slot.name.clone());
-        let rank = (slot.asks().priority, Reverse((placed.since, slot.name.clone())));
+        let rank = (slot.asks().priority, Reverse((placed.id, slot.name.clone())));
         self.beside_others.insert(rank);
     }
 

@@ -115,7 +115,12 @@ impl Planner {
             self.deadlines.remove(&deadline);
         }
         self.deadlines.extend(new.as_deref().and_then(deadline));
-        if !before && !after && !self.updated.contains_key(&self.units[number].name) {
+        // Its own, whichever rollout it is in: where a unit was updated is noted by its name.
+        let updated = self.updated.contains_key(&self.units[number].name);
+        if updated {
+            self.rollouts.insert(self.units[number].name.clone());
+        }
+        if !before && !after && !updated {
             return;
         }
         self.rollouts.insert(self.rollout_of(number));

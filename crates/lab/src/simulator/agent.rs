@@ -10,7 +10,7 @@ use sealift_model::{
 
 use super::clock::Millis;
 use super::net::{Reply, Request};
-use super::server::Assigned;
+use super::server::{Assigned, OF_A_NEWER_VERSION};
 use super::{Event, Life, Sim, TTL, Timer};
 
 const RETRY: Millis = 100;
@@ -21,7 +21,11 @@ pub(super) struct Agent {
     process: u64,
     sessions: u64,
     pub(super) alive: bool,
+    /// Of the next version: it says more of its units than this one does.
+    newer: bool,
     pub(super) cut: bool,
+    /// Since when its keep-alives go through and are not played.
+    pub(super) quiet: Option<Millis>,
     /// The session that is asked for; kept until the server has answered.
     pending: Option<SessionId>,
     pub(super) session: Option<SessionId>,
@@ -37,6 +41,42 @@ pub(super) struct Agent {
     /// The next report is one of everything.
     full: bool,
     reporting: bool,
+}
+
+/// All machines, and which of them may do something else than when they were last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Agents {
+    all: BTreeMap<MachineId, Agent>,
+    touched: BTreeSet<MachineId>,
+}
+
+impl Agents {
+    pub(super) fn add(&mut self, agent: Agent) {
+        self.touched.insert(agent.machine.id.clone());
+        self.all.insert(agent.machine.id.clone(), agent);
+    }
+
+    pub(super) fn get(&self, id: &MachineId) -> Option<&Agent> {
+        self.all.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: &MachineId) -> Option<&mut Agent> {
+        let agent = self.all.get_mut(id)?;
+        self.touched.insert(id.clone());
+        Some(agent)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&MachineId, &Agent)> {
+        self.all.iter()
+    }
+
+    pub(super) fn ids(&self) -> Vec<MachineId> {
+        self.all.keys().cloned().collect()
+    }
+
+    pub(super) fn take_touched(&mut self) -> BTreeSet<MachineId> {
+        std::mem::take(&mut self.touched)
+    }
 }
 
 /// A unit that the machine has.
@@ -80,7 +120,9 @@ impl Agent {
             process: 0,
             sessions: 0,
             alive: false,
+            newer: false,
             cut: false,
+            quiet: None,
             pending: None,
             session: None,
             connection: None,
@@ -133,6 +175,10 @@ impl Agent {
             (false, true) => (ActiveState::Failed, "failed"),
             (false, false) => (ActiveState::Inactive, "dead"),
         };
+        let mut extra = Extra::new();
+        if self.newer {
+            extra.insert(OF_A_NEWER_VERSION.to_owned(), held.instance.into());
+        }
         let status = UnitStatus {
             unit: name.clone(),
             placement: held.placement,
@@ -150,7 +196,7 @@ impl Agent {
             gate: None,
             error: None,
             since: sealift_model::Timestamp(held.instance),
-            extra: Extra::new(),
+            extra,
         };
         if self.words.get(name) != Some(&status) {
             self.gone.remove(name);
@@ -163,8 +209,12 @@ impl Agent {
 impl Sim {
     /// A new process: it knows what its records say.
     pub(super) fn start_agent(&mut self, id: &MachineId) {
+        let upgraded = self.rng.chance(30);
         let Some(agent) = self.agents.get_mut(id).filter(|agent| !agent.alive) else { return };
         agent.alive = true;
+        // A machine at a time, as they are started anew; some go back.
+        agent.newer ^= upgraded;
+        self.summary.upgrades += usize::from(upgraded);
         agent.process += 1;
         agent.words.clear();
         agent.changed.clear();
@@ -178,6 +228,7 @@ impl Sim {
 
     /// The process is killed; with `reboot` the machine goes down with all that runs on it.
     pub(super) fn kill(&mut self, id: &MachineId, reboot: bool) {
+        self.stir(id);
         let Some(agent) = self.agents.get_mut(id).filter(|agent| agent.alive) else { return };
         agent.alive = false;
         agent.pending = None;
@@ -203,6 +254,7 @@ impl Sim {
 
     /// A new session, after `delay`.
     fn begin_session(&mut self, id: &MachineId, delay: Millis) {
+        self.stir(id);
         let session = self.new_session();
         let Some(agent) = self.agents.get_mut(id) else { return };
         agent.sessions += 1;
@@ -215,6 +267,23 @@ impl Sim {
         // Attempts belong to their session.
         agent.runs.clear();
         self.set_timer(id, delay, Timer::Begin);
+    }
+
+    /// From now on its lease is renewed every third of its time, until something is in the way.
+    fn be_quiet(&mut self, id: &MachineId) {
+        let now = self.clock.now;
+        if let Some(agent) = self.agents.get_mut(id) {
+            agent.quiet = Some(now);
+            self.server.hold(id);
+        }
+    }
+
+    /// Something may be in the way of its keep-alives: the next comes when it would have come.
+    pub(super) fn stir(&mut self, id: &MachineId) {
+        let Some(since) = self.agents.get_mut(id).and_then(|agent| agent.quiet.take()) else { return };
+        let passed = (self.clock.now - since) % (TTL / 3);
+        self.renew_for(id, TTL - passed);
+        self.set_timer(id, TTL / 3 - passed, Timer::KeepAlive);
     }
 
     fn set_timer(&mut self, id: &MachineId, delay: Millis, timer: Timer) {
@@ -287,6 +356,7 @@ impl Sim {
                 let delay = self.rng.between(1, 1_000);
                 self.begin_session(id, delay);
             }
+            Request::KeepAlive { .. } if !lost && self.is_quiet() => self.be_quiet(id),
             Request::KeepAlive { .. } => self.set_timer(id, TTL / 3, Timer::KeepAlive),
             Request::Stream { .. } => {
                 let Some(agent) = self.agents.get_mut(id) else { return };

@@ -52,6 +52,10 @@ impl<E> Clock<E> {
         self.heap.push(Reverse(Entry { at: self.now + delay, number: self.made, event }));
     }
 
+    pub(super) fn has_next(&self) -> bool {
+        !self.heap.is_empty()
+    }
+
     /// The next event; time has passed until then.
     pub(super) fn next(&mut self) -> Option<E> {
         let Reverse(entry) = self.heap.pop()?;

@@ -15,16 +15,16 @@ mod oracle;
 mod people;
 mod server;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 
 use sealift_model::{InvalidName, MachineId, SessionId, UnitName};
 use sealift_planner::{Plan, Snapshot};
 
 use crate::rng::Rng;
-use agent::Agent;
+use agent::Agents;
 use clock::{Clock, Millis};
-use net::{Reply, Request};
+use net::{Reply, Request, Sent};
 pub use oracle::Broken;
 use oracle::Oracle;
 use people::People;
@@ -37,14 +37,38 @@ const CALM: Millis = 600_000;
 /// How much of a story that went wrong is shown.
 const LAST: usize = 40;
 
+/// A year of 365 days.
+pub const YEAR: Millis = 365 * 24 * 3_600_000;
+
 /// What is simulated and how strictly.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Events until the calm.
-    pub events: usize,
+    pub length: Length,
+    pub size: Size,
     pub planning: Planning,
     /// Whether each action is checked by the planner's own invariants. Without, what the machines do has to show it.
     pub check_actions: bool,
+    /// After how many events the whole world is judged, beside the part that an event can have changed.
+    pub full_every: usize,
+}
+
+/// When the calm begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    Events(usize),
+    /// Of simulated time.
+    Millis(Millis),
+}
+
+/// How big the world is, and how much happens in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// Two to seven machines and a dozen units that are in each other's way. Something breaks or is wanted every second.
+    Small,
+    /// So many machines, and so many names of units, of which about half are there at a time. Something breaks or is
+    /// wanted every `pace` milliseconds on the average. Keep-alives are played only where something is in their way: in
+    /// between, hours go by in which nothing happens.
+    Big { machines: u64, units: u64, pace: Millis },
 }
 
 /// Who decides.
@@ -64,7 +88,13 @@ impl PartialEq for Planning {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { events: 2_000, planning: Planning::Living, check_actions: true }
+        Options {
+            length: Length::Events(2_000),
+            size: Size::Small,
+            planning: Planning::Living,
+            check_actions: true,
+            full_every: 1,
+        }
     }
 }
 
@@ -84,6 +114,25 @@ pub struct Summary {
     pub kills: usize,
     pub releases: usize,
     pub outages: usize,
+    pub leader_changes: usize,
+    pub lost_messages: usize,
+    pub doubled_messages: usize,
+    /// Agents and servers that went to the next version or back.
+    pub upgrades: usize,
+}
+
+impl Summary {
+    /// How much was simulated in so much real time, in words.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "figures to read")]
+    pub fn speed(&self, seconds: f64) -> String {
+        let per_second = self.events as f64 / seconds.max(0.001);
+        let days = self.virtual_millis as f64 / 86_400_000.0;
+        format!(
+            "{} events in {seconds:.1} s: {per_second:.0} a second; {days:.1} days simulated",
+            self.events
+        )
+    }
 }
 
 impl std::ops::AddAssign for Summary {
@@ -101,6 +150,10 @@ impl std::ops::AddAssign for Summary {
         self.kills += other.kills;
         self.releases += other.releases;
         self.outages += other.outages;
+        self.leader_changes += other.leader_changes;
+        self.lost_messages += other.lost_messages;
+        self.doubled_messages += other.doubled_messages;
+        self.upgrades += other.upgrades;
     }
 }
 
@@ -108,7 +161,8 @@ impl std::ops::AddAssign for Summary {
 #[derive(Debug)]
 pub struct Failure {
     pub seed: u64,
-    pub events: usize,
+    pub length: Length,
+    pub size: Size,
     /// Which event it was, and when.
     pub event: usize,
     pub at: u64,
@@ -123,7 +177,15 @@ impl fmt::Display for Failure {
         for line in &self.last {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "again: cargo run -p lab -- simulate --seed {} --events {}", self.seed, self.events)
+        write!(f, "again: cargo run -p lab -- simulate --seed {}", self.seed)?;
+        match self.length {
+            Length::Events(events) => write!(f, " --events {events}")?,
+            Length::Millis(millis) => write!(f, " --hours {}", millis / 3_600_000)?,
+        }
+        if let Size::Big { machines, units, pace } = self.size {
+            write!(f, " --machines {machines} --units {units} --pace {pace}")?;
+        }
+        Ok(())
     }
 }
 
@@ -148,6 +210,7 @@ enum Event {
         machine: MachineId,
         life: Life,
         request: Request,
+        sent: Sent,
     },
     Answer {
         machine: MachineId,
@@ -177,6 +240,7 @@ enum Event {
     Heal {
         machine: MachineId,
     },
+    FirstUnits,
     PlannerBack,
     ServerBack,
     /// Somebody does something, or something breaks.
@@ -215,7 +279,7 @@ struct Sim {
     rng: Rng,
     clock: Clock<Event>,
     server: Server,
-    agents: BTreeMap<MachineId, Agent>,
+    agents: Agents,
     people: People,
     oracle: Oracle,
     summary: Summary,
@@ -239,20 +303,20 @@ pub fn simulate(seed: u64, options: &Options) -> Result<Summary, Box<Failure>> {
 }
 
 fn tell(seed: u64, options: &Options, keep_last: bool) -> Result<Summary, Box<Failure>> {
-    let events = options.events;
+    let Options { length, size, .. } = *options;
     let mut rng = Rng::new(seed);
-    let people = match People::new(&mut rng) {
+    let people = match People::new(&mut rng, size) {
         Ok(people) => people,
         Err(error) => {
             let (broken, last) = (Broken::Setup(error), Vec::new());
-            return Err(Box::new(Failure { seed, events, event: 0, at: 0, broken, last }));
+            return Err(Box::new(Failure { seed, length, size, event: 0, at: 0, broken, last }));
         }
     };
     let mut sim = Sim {
         rng,
         clock: Clock::new(),
         server: Server::new(),
-        agents: BTreeMap::new(),
+        agents: Agents::default(),
         people,
         oracle: Oracle::new(),
         summary: Summary::default(),
@@ -269,7 +333,7 @@ fn tell(seed: u64, options: &Options, keep_last: bool) -> Result<Summary, Box<Fa
         Ok(()) => Ok(sim.summary),
         Err(broken) => {
             let (event, at) = (sim.summary.events, sim.clock.now);
-            Err(Box::new(Failure { seed, events, event, at, broken, last: sim.last.into() }))
+            Err(Box::new(Failure { seed, length, size, event, at, broken, last: sim.last.into() }))
         }
     }
 }
@@ -278,7 +342,10 @@ impl Sim {
     fn story(&mut self) -> Result<(), Broken> {
         self.first_machines();
         self.clock.after(0, Event::People);
-        while self.summary.events < self.options.events {
+        while match self.options.length {
+            Length::Events(events) => self.summary.events < events,
+            Length::Millis(millis) => self.clock.now < millis,
+        } {
             self.next()?;
         }
         self.heal_all();
@@ -296,19 +363,27 @@ impl Sim {
             Event::Plan => self.plan()?,
             Event::Expire { machine, deadline } => self.expire(&machine, deadline),
             Event::Deliver { machine, connection } => self.deliver(&machine, connection),
-            Event::Ask { machine, life, request } => self.asked(machine, life, request)?,
+            Event::Ask { machine, life, request, sent } => self.asked(machine, life, request, sent)?,
             Event::Answer { machine, life, request, reply } => self.answered(&machine, life, request, reply),
             Event::Timer { machine, life, timer } => self.timer(&machine, life, timer),
             Event::Job { machine, unit, job } => self.job_done(&machine, &unit, job),
             Event::Crash { machine, instance } => self.crash(&machine, instance),
             Event::Start { machine } => self.start_agent(&machine),
             Event::Heal { machine } => self.heal(&machine),
+            Event::FirstUnits => self.first_units(),
             Event::PlannerBack => self.planner_back(),
             Event::ServerBack => self.server_back(),
             Event::People => self.somebody_acts()?,
         }
         self.tell_agents();
-        self.oracle.look(&self.server, &self.agents)
+        let (touched, changed) = (self.agents.take_touched(), std::mem::take(&mut self.server.unlooked));
+        let full = self.judges_fully();
+        self.oracle.look(&self.server, &self.agents, touched, changed, full)
+    }
+
+    /// Whether the whole world is looked at after this event.
+    fn judges_fully(&self) -> bool {
+        self.summary.events.is_multiple_of(self.options.full_every.max(1))
     }
 
     /// Waits until nothing is left to do; the world has to be as it is wanted then.
@@ -321,21 +396,29 @@ impl Sim {
                 Some(why) if self.clock.now > deadline => return Err(Broken::Unrest { why }),
                 Some(_) => {}
             }
-            // Looking costs more than an event does.
-            for _ in 0..20 {
+            // Looking costs more than an event does, the more machines there are.
+            let mut events = 20.max(4 * self.people.machine_count());
+            while events > 0 && self.clock.has_next() {
                 self.next()?;
+                events -= 1;
+            }
+            if events > 0 && self.clock.now <= deadline {
+                // Nothing is to come; that has to be rest.
+                let unrest = self.oracle.unrest(&self.server, &self.agents, self.options.planning);
+                return unrest.map_or(Ok(()), |why| Err(Broken::Unrest { why }));
             }
         }
     }
 
-    /// The server is away for a while and comes back: no unit may notice.
+    /// The server is away for a while and comes back as another version: no unit may notice.
     fn outage(&mut self) -> Result<(), Broken> {
         let before = oracle::instances(&self.agents);
-        let placements = self.server.snapshot.placements.clone();
+        let placements = self.server.snapshot().placements.clone();
         let away = self.rng.between(1_000, 4 * TTL);
         self.server_away(away);
+        self.upgrade_server();
         let end = self.clock.now + away + 2 * TTL;
-        while self.clock.now < end {
+        while self.clock.now < end && self.clock.has_next() {
             self.next()?;
         }
         self.rest()?;
@@ -343,7 +426,7 @@ impl Sim {
         if before != after {
             return Err(Broken::Disturbed { why: format!("units before: {before:?}; after: {after:?}") });
         }
-        if placements != self.server.snapshot.placements {
+        if placements != self.server.snapshot().placements {
             return Err(Broken::Disturbed { why: "placements changed".into() });
         }
         Ok(())
@@ -357,6 +440,10 @@ impl Sim {
             }
             self.last.push_back(format!("{:>8} {}", self.clock.now, what()));
         }
+    }
+
+    fn is_quiet(&self) -> bool {
+        matches!(self.options.size, Size::Big { .. })
     }
 
     fn number(&mut self) -> u64 {

@@ -3,6 +3,7 @@
 use sealift_model::{
     AttemptEnd, MachineId, PackageName, Presence, RunId, RunState, SessionId, UnitStatus, Withdrawal,
 };
+use sealift_planner::Change;
 
 use super::server::Assigned;
 use super::{Broken, Event, Life, Sim};
@@ -21,6 +22,16 @@ pub(super) enum Request {
     Finish { session: SessionId, run: RunId, attempt: u32, passed: bool },
 }
 
+/// What the network makes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    Once,
+    /// The answer is lost.
+    Unheard,
+    /// It was sent before; whoever answers it speaks to nobody.
+    Again,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
     Done,
@@ -34,20 +45,65 @@ pub(super) enum Reply {
 impl Sim {
     pub(super) fn ask(&mut self, machine: &MachineId, life: Life, request: Request) {
         let delay = self.latency();
-        self.clock.after(delay, Event::Ask { machine: machine.clone(), life, request });
+        if !self.calm && self.rng.chance(2) {
+            match self.rng.below(3) {
+                // It never arrives.
+                0 => {
+                    self.summary.lost_messages += 1;
+                    let event = Event::Answer { machine: machine.clone(), life, request, reply: Reply::Lost };
+                    self.clock.after(SILENCE, event);
+                    return;
+                }
+                // It is answered, and nobody hears it.
+                1 => {
+                    self.summary.lost_messages += 1;
+                    let sent = Sent::Unheard;
+                    self.clock.after(delay, Event::Ask { machine: machine.clone(), life, request, sent });
+                    return;
+                }
+                // It arrives a second time, before or after what is said next. Reports do so at once: one that comes after a
+                // newer one puts older words over newer ones (ARCHITECTURE.md, known gaps).
+                _ => {
+                    self.summary.doubled_messages += 1;
+                    let late = self.rng.between(1, 5_000);
+                    let again = if matches!(request, Request::Report { .. }) { delay } else { late };
+                    let (request, sent) = (request.clone(), Sent::Again);
+                    self.clock.after(again, Event::Ask { machine: machine.clone(), life, request, sent });
+                }
+            }
+        }
+        self.clock.after(delay, Event::Ask { machine: machine.clone(), life, request, sent: Sent::Once });
     }
 
     fn is_cut(&self, machine: &MachineId) -> bool {
         self.agents.get(machine).is_none_or(|agent| agent.cut)
     }
 
-    pub(super) fn asked(&mut self, machine: MachineId, life: Life, request: Request) -> Result<(), Broken> {
-        if self.server.away || self.is_cut(&machine) {
+    pub(super) fn asked(
+        &mut self,
+        machine: MachineId,
+        life: Life,
+        request: Request,
+        sent: Sent,
+    ) -> Result<(), Broken> {
+        let arrives = !self.server.away && !self.is_cut(&machine);
+        if sent == Sent::Again {
+            if arrives {
+                self.serve(&machine, life, &request)?;
+            }
+            return Ok(());
+        }
+        if !arrives {
             let event = Event::Answer { machine, life, request, reply: Reply::Lost };
             self.clock.after(SILENCE, event);
             return Ok(());
         }
         let reply = self.serve(&machine, life, &request)?;
+        if sent == Sent::Unheard {
+            let event = Event::Answer { machine, life, request, reply: Reply::Lost };
+            self.clock.after(SILENCE, event);
+            return Ok(());
+        }
         let delay = self.latency();
         self.clock.after(delay, Event::Answer { machine, life, request, reply });
         Ok(())
@@ -59,15 +115,16 @@ impl Sim {
             Request::Begin { session } => {
                 let presence = Presence { session: session.clone(), since: self.now(), leaving: false };
                 if let Some(agent) = self.agents.get(machine) {
-                    let record = (agent.machine.clone(), Some(presence));
-                    self.server.snapshot.machines.insert(machine.clone(), record);
-                    self.server.changed = true;
+                    self.server.set(Change::Machine(machine.clone(), Some(agent.machine.clone())));
+                    self.server.set(Change::Presence(machine.clone(), Some(presence)));
                 }
                 self.renew(machine);
                 Ok(Reply::Done)
             }
             Request::KeepAlive { session } if current(session) => {
-                self.renew(machine);
+                if self.agents.get(machine).is_none_or(|agent| agent.quiet.is_none()) {
+                    self.renew(machine);
+                }
                 Ok(Reply::Done)
             }
             Request::Stream { session } if current(session) => {

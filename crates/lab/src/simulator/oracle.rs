@@ -1,15 +1,17 @@
 //! What must be true of a story: of what the planner writes, and of what the machines really do.
 //!
-//! It looks at the world from above and tells nobody; it must not decide anything.
+//! It looks at the world from above and tells nobody; it must not decide anything. What it looks at after an event is the
+//! part of the world that the event can have changed; at some events, in small worlds at all of them, it looks at
+//! everything too, and has to come to the same judgement.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sealift_model::{DesiredState, InvalidName, MachineId, Run, RunId, RunState, UnitName, UnitStatus};
 use sealift_planner::invariants::{self, Violation};
-use sealift_planner::{Action, Plan, Snapshot, units_by_machine};
+use sealift_planner::{Action, Applied, Concern, Plan, Snapshot, units_by_machine};
 
 use super::Planning;
-use super::agent::Agent;
+use super::agent::{Agent, Agents};
 use super::server::Server;
 
 /// What was not as it must be.
@@ -41,6 +43,8 @@ pub enum Broken {
     NoRun { run: RunId },
     #[error("there is no rest: {why}")]
     Unrest { why: String },
+    #[error("what was looked at is judged in another way than the whole: {why}")]
+    Judges { why: String },
     #[error("an outage of the server was noticed: {why}")]
     Disturbed { why: String },
 }
@@ -53,33 +57,78 @@ fn list(violations: &[Violation]) -> String {
 pub(super) struct Oracle {
     newest: BTreeMap<RunId, u32>,
     ends: BTreeMap<RunId, RunState>,
+    /// What each machine ran when it was last looked at, and where each unit ran then; see [`counted`].
+    running: BTreeMap<MachineId, BTreeSet<UnitName>>,
+    runs_on: BTreeMap<UnitName, BTreeSet<MachineId>>,
+}
+
+/// Whether a part is judged as the whole is.
+fn same(part: &[Violation], whole: &[Violation]) -> Result<(), Broken> {
+    let sorted = |violations: &[Violation]| violations.iter().cloned().collect::<BTreeSet<_>>();
+    if sorted(part) == sorted(whole) {
+        return Ok(());
+    }
+    Err(Broken::Judges { why: format!("the part: {}; the whole: {}", list(part), list(whole)) })
+}
+
+/// What an action breaks.
+fn broken_by(action: &Action, before: &Snapshot, after: &Snapshot) -> Vec<Violation> {
+    let mut violations = invariants::step(before, after);
+    // A unit that changes may be wrong where it is until the actions that follow.
+    if !matches!(action, Action::PutUnit { .. } | Action::RemoveUnit { .. }) {
+        let old = invariants::state(before);
+        violations.extend(invariants::new_since(&old, invariants::state(after)));
+    }
+    violations
+}
+
+/// The units of a machine of which no other machine in contact may have one, by what the agent knows.
+fn counted(agent: &Agent) -> BTreeSet<UnitName> {
+    let counted = agent.units.iter().filter(|(_, held)| held.running && !held.stale && !held.global);
+    counted.map(|(name, _)| name.clone()).collect()
+}
+
+/// A unit that is made global may be on its way to many machines.
+fn is_global(server: &Server, unit: &UnitName) -> bool {
+    server.snapshot().units.get(unit).is_some_and(|unit| unit.requirements.global)
+}
+
+fn slots(server: &Server, agent: &Agent) -> Result<(), Broken> {
+    let runs = agent.runs.iter();
+    let count = runs.filter(|((run, attempt), session)| server.counts(run, *attempt, session)).count();
+    let slots = agent.machine.run_slots;
+    if u32::try_from(count).is_ok_and(|count| count > slots) {
+        return Err(Broken::Slots { machine: agent.machine.id.clone(), count, slots });
+    }
+    Ok(())
 }
 
 impl Oracle {
     pub(super) fn new() -> Oracle {
-        Oracle { newest: BTreeMap::new(), ends: BTreeMap::new() }
+        Oracle {
+            newest: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            running: BTreeMap::new(),
+            runs_on: BTreeMap::new(),
+        }
     }
 
-    /// After an action of the planner.
+    /// After an action of the planner; `whole` is all of the world before and after it, if that is to be looked at.
     pub(super) fn written(
         &mut self,
-        before: &Snapshot,
         action: &Action,
-        applied: bool,
-        server: &Server,
+        applied: &Applied,
+        whole: Option<(&Snapshot, &Snapshot)>,
         by_the_book: bool,
     ) -> Result<(), Broken> {
-        let after = &server.snapshot;
         let words = || format!("{action:?}");
-        if !applied {
+        if !applied.fits {
             return Err(Broken::Misfit { action: words() });
         }
         if by_the_book {
-            let mut violations = invariants::step(before, after);
-            // A unit that changes may be wrong where it is until the actions that follow.
-            if !matches!(action, Action::PutUnit { .. } | Action::RemoveUnit { .. }) {
-                let old = invariants::state(before);
-                violations.extend(invariants::new_since(&old, invariants::state(after)));
+            let violations = broken_by(action, &applied.before, &applied.after);
+            if let Some((before, after)) = whole {
+                same(&violations, &broken_by(action, before, after))?;
             }
             if !violations.is_empty() {
                 return Err(Broken::Action { action: words(), violations });
@@ -101,23 +150,23 @@ impl Oracle {
         Ok(())
     }
 
-    /// After a whole plan; `again` looks whether the planner leaves it at that.
+    /// After a whole plan; `again` is asked whether it would leave it at that.
     pub(super) fn planned(
         &self,
-        snapshot: &Snapshot,
-        actions: &[Action],
-        planner: fn(&Snapshot) -> Plan,
-        again: bool,
+        server: &Server,
+        again: Option<fn(&Snapshot) -> Plan>,
+        full: bool,
     ) -> Result<(), Broken> {
-        let violations = invariants::settled(snapshot);
+        let violations: Vec<_> = server.unsettled().flat_map(|part| invariants::settled(&part)).collect();
+        if full {
+            same(&violations, &invariants::settled(server.snapshot()))?;
+        }
         if !violations.is_empty() {
             return Err(Broken::AfterPlan { violations });
         }
-        if again && !actions.is_empty() {
-            let next = planner(snapshot);
-            if !next.actions.is_empty() {
-                return Err(Broken::Restless { next: format!("{:?}", next.actions) });
-            }
+        let next = again.map(|planner| planner(server.snapshot()).actions).unwrap_or_default();
+        if !next.is_empty() {
+            return Err(Broken::Restless { next: format!("{next:?}") });
         }
         Ok(())
     }
@@ -146,6 +195,12 @@ impl Oracle {
         self.end(run, RunState::Aborted)
     }
 
+    /// Nobody will ask about this run any more.
+    pub(super) fn forget(&mut self, run: &RunId) {
+        self.newest.remove(run);
+        self.ends.remove(run);
+    }
+
     fn end(&mut self, run: &RunId, state: RunState) -> Result<(), Broken> {
         match self.ends.insert(run.clone(), state) {
             None => Ok(()),
@@ -153,44 +208,79 @@ impl Oracle {
         }
     }
 
-    /// After every event: what the machines do.
-    pub(super) fn look(&self, server: &Server, agents: &BTreeMap<MachineId, Agent>) -> Result<(), Broken> {
-        let mut runs_on: BTreeMap<&UnitName, &MachineId> = BTreeMap::new();
-        for (id, agent) in agents {
-            for (name, held) in &agent.units {
-                if !held.running || held.stale {
-                    continue;
-                }
-                // A unit that is made global may be on its way to many machines.
-                let global = held.global
-                    || server.snapshot.units.get(name).is_some_and(|unit| unit.requirements.global);
-                if global {
-                    continue;
-                }
-                if let Some(other) = runs_on.insert(name, id) {
-                    return Err(Broken::Twice { unit: name.clone(), one: other.clone(), other: id.clone() });
+    /// After every event: what the machines do that were touched, and of which something changed.
+    pub(super) fn look(
+        &mut self,
+        server: &Server,
+        agents: &Agents,
+        touched: BTreeSet<MachineId>,
+        changed: Concern,
+        full: bool,
+    ) -> Result<(), Broken> {
+        let part = self.look_at(server, agents, touched, changed);
+        if full {
+            let whole = Oracle::look_at_all(server, agents);
+            if part.is_ok() != whole.is_ok() {
+                return Err(Broken::Judges { why: format!("the part: {part:?}; the whole: {whole:?}") });
+            }
+        }
+        part
+    }
+
+    fn look_at(
+        &mut self,
+        server: &Server,
+        agents: &Agents,
+        touched: BTreeSet<MachineId>,
+        changed: Concern,
+    ) -> Result<(), Broken> {
+        let mut units = changed.units;
+        for id in &touched {
+            let Some(agent) = agents.get(id) else { continue };
+            let now = counted(agent);
+            let before = self.running.get(id);
+            for name in before.into_iter().flatten().filter(|name| !now.contains(*name)) {
+                if let Some(machines) = self.runs_on.get_mut(name) {
+                    machines.remove(id);
                 }
             }
-            let counts = agent
-                .runs
-                .iter()
-                .filter(|((run, attempt), session)| server.counts(run, *attempt, session))
-                .count();
-            let slots = agent.machine.run_slots;
-            if u32::try_from(counts).is_ok_and(|counts| counts > slots) {
-                return Err(Broken::Slots { machine: id.clone(), count: counts, slots });
+            for name in now.iter().filter(|name| before.is_none_or(|before| !before.contains(*name))) {
+                self.runs_on.entry(name.clone()).or_default().insert(id.clone());
+                units.insert(name.clone());
             }
+            self.running.insert(id.clone(), now);
+        }
+        for unit in units {
+            let mut machines = self.runs_on.get(&unit).into_iter().flatten();
+            if let (Some(one), Some(other)) = (machines.next(), machines.next())
+                && !is_global(server, &unit)
+            {
+                let (one, other) = (one.clone(), other.clone());
+                return Err(Broken::Twice { unit, one, other });
+            }
+        }
+        for id in touched.iter().chain(&changed.machines) {
+            agents.get(id).map_or(Ok(()), |agent| slots(server, agent))?;
+        }
+        Ok(())
+    }
+
+    /// The same of all machines, without anything that was kept.
+    fn look_at_all(server: &Server, agents: &Agents) -> Result<(), Broken> {
+        let mut runs_on: BTreeMap<UnitName, &MachineId> = BTreeMap::new();
+        for (id, agent) in agents.iter() {
+            for unit in counted(agent).into_iter().filter(|unit| !is_global(server, unit)) {
+                if let Some(other) = runs_on.insert(unit.clone(), id) {
+                    return Err(Broken::Twice { unit, one: other.clone(), other: id.clone() });
+                }
+            }
+            slots(server, agent)?;
         }
         Ok(())
     }
 
     /// What is still to be done until the world is as it is wanted; none when it is.
-    pub(super) fn unrest(
-        &self,
-        server: &Server,
-        agents: &BTreeMap<MachineId, Agent>,
-        planning: Planning,
-    ) -> Option<String> {
+    pub(super) fn unrest(&self, server: &Server, agents: &Agents, planning: Planning) -> Option<String> {
         if server.away || server.planner_away || server.changed {
             return Some("the server is busy".into());
         }
@@ -200,20 +290,20 @@ impl Oracle {
         if let Some((id, _)) = server.streams.iter().find(|(_, stream)| !stream.in_flight.is_empty()) {
             return Some(format!("{} is being told something", id.short()));
         }
-        let by_machine = units_by_machine(&server.snapshot);
-        for (id, agent) in agents {
+        let by_machine = units_by_machine(server.snapshot());
+        for (id, agent) in agents.iter() {
             if let Some(why) = differs(server, agent, by_machine.get(id)?) {
                 return Some(format!("on {}: {why}", id.short()));
             }
         }
-        let slots = agents.values().any(|agent| agent.machine.run_slots > 0);
-        let open = server.snapshot.runs.values().find(|run| slots || run.state != RunState::Queued);
+        let slots = agents.iter().any(|(_, agent)| agent.machine.run_slots > 0);
+        let open = server.snapshot().runs.values().find(|run| slots || run.state != RunState::Queued);
         if let Some(run) = open {
             return Some(format!("{} is {:?}", run.id, run.state));
         }
         let plan = match planning {
-            Planning::Living => sealift_planner::plan(&server.snapshot),
-            Planning::Once(plan) => plan(&server.snapshot),
+            Planning::Living => sealift_planner::plan(server.snapshot()),
+            Planning::Once(plan) => plan(server.snapshot()),
         };
         if !plan.actions.is_empty() {
             return Some(format!("the planner wants {:?}", plan.actions));
@@ -229,7 +319,7 @@ fn differs(server: &Server, agent: &Agent, wanted: &BTreeSet<UnitName>) -> Optio
         return Some(format!("{name} is there and not wanted"));
     }
     for name in wanted {
-        let unit = server.snapshot.units.get(name)?;
+        let unit = server.snapshot().units.get(name)?;
         let Some(held) = agent.units.get(name) else {
             return Some(format!("{name} is wanted and not there"));
         };
@@ -243,8 +333,7 @@ fn differs(server: &Server, agent: &Agent, wanted: &BTreeSet<UnitName>) -> Optio
             return Some(format!("{name} counts as out of contact"));
         }
     }
-    let said: BTreeMap<_, _> = server.snapshot.statuses.iter().filter(|((of, _), _)| of == id).collect();
-    let said: Vec<&UnitStatus> = said.into_values().collect();
+    let said: Vec<&UnitStatus> = server.said_by(id).collect();
     let words: Vec<&UnitStatus> = agent.words.values().collect();
     let unsaid = || words.iter().find(|word| !said.contains(word));
     said.iter()
@@ -254,7 +343,7 @@ fn differs(server: &Server, agent: &Agent, wanted: &BTreeSet<UnitName>) -> Optio
 }
 
 /// Which start of each unit runs where.
-pub(super) fn instances(agents: &BTreeMap<MachineId, Agent>) -> BTreeMap<(MachineId, UnitName), u64> {
+pub(super) fn instances(agents: &Agents) -> BTreeMap<(MachineId, UnitName), u64> {
     let of = |(id, agent): (&MachineId, &Agent)| -> Vec<_> {
         let running = agent.units.iter().filter(|(_, held)| held.running);
         running.map(|(name, held)| ((id.clone(), name.clone()), held.instance)).collect()

@@ -10,11 +10,19 @@ use sealift_model::{
     Unit, UnitName, UnitStatus, Withdrawal,
 };
 use sealift_planner::{
-    Action, AppView, Change, Plan, Planner, Reader, Snapshot, Subject, apply, units_by_machine,
+    Action, AppView, Change, Concern, Ledger, Plan, Planner, Reader, Snapshot, apply, units_by_machine,
 };
 
 use super::clock::Millis;
 use super::{Broken, Event, Planning, Sim, TTL};
+
+/// What the next version adds to what is said of units, both ways. This one keeps it with records, and does nothing with it.
+pub(super) const OF_A_NEWER_VERSION: &str = "of_a_newer_version";
+
+/// What a wall clock shows at the beginning of a story.
+const WALL: Millis = 1_700_000_000_000;
+/// How much it may be wrong, either way.
+const SKEW: Millis = 120_000;
 
 /// What a machine is told to do, as a whole.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -47,11 +55,21 @@ pub(super) struct Made {
 
 #[derive(Debug)]
 pub(super) struct Server {
-    pub(super) snapshot: Snapshot,
-    /// Lives as long as this server does; it was told this.
+    ledger: Ledger,
+    /// Lives as long as this server does.
     planner: Planner,
-    told: Snapshot,
+    /// What the planner was not told yet.
+    news: Vec<Change>,
+    /// What agents may have to be told of.
+    due: Concern,
+    /// What changed since the planner last left nothing to do, and since the machines were last looked at.
+    unsettled: Concern,
+    pub(super) unlooked: Concern,
     leases: BTreeMap<MachineId, Millis>,
+    /// How far the wall clock is ahead of one that is wrong by all that it may be.
+    ahead: Millis,
+    /// Of the next version: it tells machines more of their units than this one does.
+    newer: bool,
     pub(super) away: bool,
     pub(super) planner_away: bool,
     pub(super) ended: BTreeMap<RunId, Run>,
@@ -59,57 +77,123 @@ pub(super) struct Server {
     pub(super) streams: BTreeMap<MachineId, Stream>,
     /// The highest generation that each name ever had.
     pub(super) generations: BTreeMap<UnitName, u64>,
+    /// Runs that have ended and are still among the others.
+    over: BTreeSet<RunId>,
     pub(super) changed: bool,
 }
 
 impl Server {
     pub(super) fn new() -> Server {
         Server {
-            snapshot: Snapshot::default(),
+            ledger: Ledger::default(),
             planner: Planner::new(Reader::PLAIN),
-            told: Snapshot::default(),
+            news: Vec::new(),
+            due: Concern::default(),
+            unsettled: Concern::default(),
+            unlooked: Concern::default(),
             leases: BTreeMap::new(),
+            ahead: SKEW,
+            newer: false,
             away: false,
             planner_away: false,
             ended: BTreeMap::new(),
             releases: BTreeMap::new(),
             streams: BTreeMap::new(),
             generations: BTreeMap::new(),
+            over: BTreeSet::new(),
             changed: false,
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        self.ledger.snapshot()
+    }
+
+    /// What changed since the planner last left nothing to do.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = Snapshot> {
+        self.ledger.pieces(&self.unsettled)
+    }
+
+    /// What the machine's units are by its own words.
+    pub(super) fn said_by(&self, machine: &MachineId) -> impl Iterator<Item = &UnitStatus> {
+        let units = self.ledger.said_by(machine);
+        units.filter_map(|unit| self.snapshot().statuses.get(&(machine.clone(), unit.clone())))
+    }
+
+    /// Writes an object.
+    pub(super) fn set(&mut self, change: Change) {
+        self.note(&change);
+        let concern = self.ledger.set(change.clone());
+        self.news.push(change);
+        self.concerns(&concern);
+    }
+
+    pub(super) fn set_unit(&mut self, unit: Unit) {
+        self.set(Change::Unit(unit.name.clone(), Some(Arc::new(unit))));
+    }
+
+    pub(super) fn set_run(&mut self, run: Run) {
+        self.set(Change::Run(run.id.clone(), Some(Arc::new(run))));
+    }
+
+    fn set_status(&mut self, machine: &MachineId, unit: &UnitName, status: Option<UnitStatus>) {
+        let known = self.snapshot().statuses.get(&(machine.clone(), unit.clone()));
+        if known != status.as_ref() {
+            self.set(Change::Status(machine.clone(), unit.clone(), status));
+        }
+    }
+
+    fn concerns(&mut self, concern: &Concern) {
+        self.changed = true;
+        self.due.add(concern);
+        self.unsettled.add(concern);
+        self.unlooked.add(concern);
+    }
+
+    fn note(&mut self, change: &Change) {
+        match change {
+            Change::Unit(name, Some(unit)) => {
+                let highest = self.generations.entry(name.clone()).or_default();
+                *highest = (*highest).max(unit.generation);
+            }
+            Change::Run(id, Some(run)) if run.state.is_end() => drop(self.over.insert(id.clone())),
+            _ => {}
         }
     }
 
     /// Whether this is the session that counts.
     pub(super) fn is_current(&self, machine: &MachineId, session: &SessionId) -> bool {
-        self.snapshot.presence(machine).is_some_and(|presence| presence.session == *session)
+        self.snapshot().presence(machine).is_some_and(|presence| presence.session == *session)
     }
 
     pub(super) fn set_presence(&mut self, machine: &MachineId, presence: Option<Presence>) {
-        if let Some((_, held)) = self.snapshot.machines.get_mut(machine) {
-            *held = presence;
-            self.changed = true;
-        }
+        self.set(Change::Presence(machine.clone(), presence));
     }
 
-    fn assigned(&self, machine: &MachineId, units: &BTreeSet<UnitName>) -> Assigned {
-        let placement =
-            |name: &UnitName| self.snapshot.placements.get(name).map_or(0, |placement| placement.id);
-        let placed = self.snapshot.placements.values().filter(|placement| placement.machine == *machine);
+    fn assigned(&self, machine: &MachineId) -> Assigned {
+        let snapshot =
+            self.ledger.part(&Concern { machines: BTreeSet::from([machine.clone()]), ..Concern::default() });
+        let units = units_by_machine(&snapshot).remove(machine).unwrap_or_default();
+        let placement = |name: &UnitName| snapshot.placements.get(name).map_or(0, |placement| placement.id);
+        let placed = snapshot.placements.values().filter(|placement| placement.machine == *machine);
         let placed = placed.map(|placement| &placement.unit);
         let assigned: BTreeMap<_, _> = placed
-            .chain(units)
+            .chain(&units)
             .filter_map(|name| {
-                let unit = self.snapshot.units.get(name)?;
+                let mut unit = snapshot.units.get(name)?.clone();
+                if self.newer {
+                    unit.extra.insert(OF_A_NEWER_VERSION.to_owned(), unit.generation.into());
+                }
                 let global = unit.requirements.global;
                 let placement = if global { 0 } else { placement(name) };
-                (!global || units.contains(name)).then(|| (name.clone(), (unit.clone(), placement)))
+                (!global || units.contains(name)).then(|| (name.clone(), (unit, placement)))
             })
             .collect();
-        let said = self.snapshot.statuses.iter().filter(|((id, name), status)| {
+        let said = snapshot.statuses.iter().filter(|((id, name), status)| {
             id == machine && !assigned.contains_key(name) && self.placement_of(machine, status).is_none()
         });
         let leaving = said.map(|((_, name), status)| (name.clone(), status.placement)).collect();
-        let running = self.snapshot.runs.values().filter(|run| run.state == RunState::Running);
+        let running = snapshot.runs.values().filter(|run| run.state == RunState::Running);
         let runs = running.filter_map(|run| {
             let attempt = run.attempt().filter(|attempt| attempt.machine == *machine)?;
             Some(((run.id.clone(), attempt.number), attempt.session.clone()))
@@ -125,17 +209,16 @@ impl Server {
         gone: &[Withdrawal],
         all: bool,
     ) {
-        self.changed = true;
-        let known = self.snapshot.statuses.iter().filter(|((id, _), _)| id == machine);
-        let mut known: BTreeMap<UnitName, UnitStatus> =
-            known.map(|((_, unit), status)| (unit.clone(), status.clone())).collect();
+        let known = self.said_by(machine).map(|status| (status.unit.clone(), status.clone()));
+        let mut known: BTreeMap<UnitName, UnitStatus> = known.collect();
         for status in statuses {
             let is_global =
-                self.snapshot.units.get(&status.unit).is_some_and(|unit| unit.requirements.global);
+                self.snapshot().units.get(&status.unit).is_some_and(|unit| unit.requirements.global);
             // A word on an earlier placement says nothing of the one that has been made since.
             let before = known.remove(&status.unit);
             if is_global || before.is_none_or(|known| known.placement <= status.placement) {
-                self.snapshot.statuses.insert((machine.clone(), status.unit.clone()), status);
+                let unit = status.unit.clone();
+                self.set_status(machine, &unit, Some(status));
             }
         }
         let mut over = BTreeMap::new();
@@ -147,24 +230,21 @@ impl Server {
         });
         over.extend(unknown.collect::<Vec<_>>());
         for (unit, before) in over {
-            let key = (machine.clone(), unit);
             // One that is still placed here may be wanted again at any moment.
-            match self.placement_of(machine, &before).map(UnitStatus::unheard) {
-                Some(unheard) => drop(self.snapshot.statuses.insert(key, unheard)),
-                None => drop(self.snapshot.statuses.remove(&key)),
-            }
+            let unheard = self.placement_of(machine, &before).map(UnitStatus::unheard);
+            self.set_status(machine, &unit, unheard);
         }
     }
 
     /// The placement that a word of a machine speaks of, if it still stands.
     fn placement_of(&self, machine: &MachineId, status: &UnitStatus) -> Option<&Placement> {
-        let placement = self.snapshot.placements.get(&status.unit);
+        let placement = self.snapshot().placements.get(&status.unit);
         placement.filter(|placement| placement.machine == *machine && placement.id == status.placement)
     }
 
     /// Whether what an attempt writes still counts.
     pub(super) fn counts(&self, run: &RunId, attempt: u32, session: &SessionId) -> bool {
-        self.snapshot.runs.get(run).is_some_and(|run| {
+        self.snapshot().runs.get(run).is_some_and(|run| {
             run.state == RunState::Running
                 && run.attempt().is_some_and(|last| last.number == attempt && last.session == *session)
         })
@@ -172,7 +252,7 @@ impl Server {
 
     /// The end of the newest attempt, and of its run.
     pub(super) fn end(&mut self, id: &RunId, end: AttemptEnd, now: Timestamp) -> Option<Run> {
-        let run = self.snapshot.runs.get_mut(id)?;
+        let mut run = self.snapshot().runs.get(id)?.clone();
         run.state = match end {
             AttemptEnd::Passed => RunState::Passed,
             AttemptEnd::Aborted => RunState::Aborted,
@@ -182,20 +262,43 @@ impl Server {
         if let Some(last) = run.attempts.last_mut() {
             last.end.get_or_insert(end);
         }
-        let run = run.clone();
-        self.changed = true;
+        self.set_run(run.clone());
         Some(run)
+    }
+
+    /// A lease that does not end until it is renewed again.
+    pub(super) fn hold(&mut self, machine: &MachineId) {
+        self.leases.insert(machine.clone(), Millis::MAX);
     }
 
     /// Runs that have ended are no longer looked at.
     fn put_away_ended(&mut self) {
-        let over: Vec<RunId> =
-            self.snapshot.runs.values().filter(|run| run.state.is_end()).map(|run| run.id.clone()).collect();
-        for id in over {
-            if let Some(run) = self.snapshot.runs.remove(&id) {
+        for id in std::mem::take(&mut self.over) {
+            if let Some(run) = self.snapshot().runs.get(&id).cloned() {
+                self.set(Change::Run(id.clone(), None));
                 self.ended.insert(id, run);
             }
         }
+    }
+
+    /// Keeps the newest of a project, and the current one.
+    pub(super) fn forget_releases(&mut self, project: &ProjectName, keep: usize) {
+        let current = self.snapshot().apps.get(project).map(|view| view.app.current);
+        let of = (project.clone(), 0)..=(project.clone(), u64::MAX);
+        let old: Vec<_> = self.releases.range(of).rev().skip(keep).map(|(key, _)| key.clone()).collect();
+        for key in old.into_iter().filter(|(_, number)| Some(*number) != current) {
+            self.releases.remove(&key);
+        }
+    }
+
+    /// Runs that ended before this are forgotten; they are returned.
+    pub(super) fn forget_runs(&mut self, before: Timestamp) -> Vec<RunId> {
+        let old = self.ended.values().filter(|run| run.ended_at.is_none_or(|ended| ended < before));
+        let old: Vec<RunId> = old.map(|run| run.id.clone()).collect();
+        for id in &old {
+            self.ended.remove(id);
+        }
+        old
     }
 
     /// Makes this release the current one.
@@ -207,7 +310,7 @@ impl Server {
         now: Timestamp,
     ) {
         let Some(made) = self.releases.get(&(project.clone(), number)) else { return };
-        let generation = self.snapshot.apps.get(project).map_or(0, |view| view.app.generation) + 1;
+        let generation = self.snapshot().apps.get(project).map_or(0, |view| view.app.generation) + 1;
         let app = App {
             project: project.clone(),
             branch: branch.clone(),
@@ -218,15 +321,7 @@ impl Server {
         };
         let view =
             AppView { app, release: Some(made.release.clone()), requirements: made.requirements.clone() };
-        self.snapshot.apps.insert(project.clone(), view);
-        self.changed = true;
-    }
-
-    fn note_generations(&mut self) {
-        for unit in self.snapshot.units.values() {
-            let highest = self.generations.entry(unit.name.clone()).or_default();
-            *highest = (*highest).max(unit.generation);
-        }
+        self.set(Change::App(project.clone(), Some(Arc::new(view))));
     }
 }
 
@@ -241,8 +336,23 @@ pub(super) fn commit() -> Result<CommitId, sealift_model::InvalidName> {
 }
 
 impl Sim {
+    /// What the server's wall clock shows. Leases do not go by it.
     pub(super) fn now(&self) -> Timestamp {
-        Timestamp(self.clock.now)
+        Timestamp((WALL + self.clock.now + self.server.ahead).saturating_sub(SKEW))
+    }
+
+    /// Servers of this version and of the next lead in turn, as they are replaced one by one.
+    pub(super) fn upgrade_server(&mut self) {
+        self.server.newer = !self.server.newer;
+        self.summary.upgrades += 1;
+        let everybody = Concern { machines: self.agents.ids().into_iter().collect(), ..Concern::default() };
+        self.server.due.add(&everybody);
+        self.server.changed = true;
+    }
+
+    /// Another server leads, or somebody sets the clock: it may go back by minutes.
+    fn set_wall_clock(&mut self) {
+        self.server.ahead = self.rng.below(2 * SKEW);
     }
 
     /// A pass of the planner: all of its plan, or as much as one transaction took before something came between.
@@ -253,7 +363,7 @@ impl Sim {
         }
         let (actions, once) = match self.options.planning {
             Planning::Living => (self.decide(), sealift_planner::plan as fn(&Snapshot) -> Plan),
-            Planning::Once(plan) => (plan(&self.server.snapshot).actions, plan),
+            Planning::Once(plan) => (plan(self.server.snapshot()).actions, plan),
         };
         let count = actions.len();
         let most = u64::try_from(count).unwrap_or(u64::MAX);
@@ -268,17 +378,20 @@ impl Sim {
         if take < count {
             self.server.changed = true;
         } else if self.options.check_actions {
-            self.oracle.planned(&self.server.snapshot, &actions, once, self.rng.chance(25))?;
+            let full = self.judges_fully();
+            // A planner that is made anew looks at everything.
+            let again = !actions.is_empty() && self.rng.chance(if full || !self.is_quiet() { 25 } else { 1 });
+            self.oracle.planned(&self.server, again.then_some(once), full)?;
+            self.server.unsettled = Concern::default();
         }
         self.server.put_away_ended();
-        self.server.note_generations();
         Ok(())
     }
 
     /// What the planner decides that lives in the server, once it was told all that changed. In slices, as the server
     /// asks for them.
     fn decide(&mut self) -> Vec<Action> {
-        for change in self.server.snapshot.changes_since(&self.server.told) {
+        for change in std::mem::take(&mut self.server.news) {
             self.server.planner.feed(change);
         }
         let now = self.now();
@@ -295,46 +408,26 @@ impl Sim {
 
     /// It takes all that it decided for done; of what was not, it is told how it really is.
     fn learn(&mut self, actions: &[Action], done: usize) {
-        let truth = &self.server.snapshot;
         for subject in actions.iter().skip(done).flat_map(Action::writes) {
-            let change = match subject {
-                Subject::Unit(name) => {
-                    let unit = truth.units.get(&name).cloned().map(Arc::new);
-                    Change::Unit(name, unit)
-                }
-                Subject::Placement(name) => {
-                    let placement = truth.placements.get(&name).cloned();
-                    Change::Placement(name, placement)
-                }
-                Subject::Status(machine, unit) => {
-                    let status = truth.statuses.get(&(machine.clone(), unit.clone())).cloned();
-                    Change::Status(machine, unit, status)
-                }
-                Subject::Updated(machine, unit) => {
-                    let generation = truth.updated.get(&(machine.clone(), unit.clone())).copied();
-                    Change::Updated(machine, unit, generation)
-                }
-                Subject::Run(id) => {
-                    let run = truth.runs.get(&id).cloned().map(Arc::new);
-                    Change::Run(id, run)
-                }
-                Subject::LastPlacement => Change::LastPlacement(truth.last_placement),
-            };
-            self.server.planner.feed(change);
+            self.server.planner.feed(self.server.ledger.change(subject));
         }
         // What was done comes back from the store too, which changes nothing.
-        for change in truth.changes_since(&self.server.told) {
+        for change in std::mem::take(&mut self.server.news) {
             self.server.planner.feed(change);
         }
-        self.server.told = truth.clone();
     }
 
     fn write(&mut self, action: &Action) -> Result<(), Broken> {
         self.note(|| format!("  planned {action:?}"));
-        let before = self.server.snapshot.clone();
+        let full = self.judges_fully();
+        let before = full.then(|| self.server.snapshot().clone());
         let now = self.now();
-        let applied = apply(&mut self.server.snapshot, action, now);
-        self.server.changed = true;
+        let applied = self.server.ledger.apply(action, now);
+        for change in &applied.changes {
+            self.server.note(change);
+            self.server.news.push(change.clone());
+        }
+        self.server.concerns(&applied.concern);
         match action {
             Action::Place { .. } => self.summary.placed += 1,
             Action::Unplace { .. } => self.summary.unplaced += 1,
@@ -342,13 +435,24 @@ impl Sim {
             Action::Lose { .. } | Action::GiveUp { .. } => self.summary.lost_attempts += 1,
             Action::PutUnit { .. } | Action::RemoveUnit { .. } | Action::Update { .. } => {}
         }
-        self.oracle.written(&before, action, applied, &self.server, self.options.check_actions)
+        if let Some(mut whole) = before.clone() {
+            let fits = apply(&mut whole, action, now);
+            if fits != applied.fits || whole != *self.server.snapshot() {
+                return Err(Broken::Judges { why: format!("{action:?} does something else to a part") });
+            }
+        }
+        let whole = before.as_ref().map(|before| (before, self.server.snapshot()));
+        self.oracle.written(action, &applied, whole, self.options.check_actions)
     }
 
     pub(super) fn renew(&mut self, machine: &MachineId) {
-        let deadline = self.clock.now + TTL;
+        self.renew_for(machine, TTL);
+    }
+
+    pub(super) fn renew_for(&mut self, machine: &MachineId, millis: Millis) {
+        let deadline = self.clock.now + millis;
         self.server.leases.insert(machine.clone(), deadline);
-        self.clock.after(TTL, Event::Expire { machine: machine.clone(), deadline });
+        self.clock.after(millis, Event::Expire { machine: machine.clone(), deadline });
     }
 
     pub(super) fn expire(&mut self, machine: &MachineId, deadline: Millis) {
@@ -372,8 +476,8 @@ impl Sim {
         self.server.away = true;
         self.server.streams.clear();
         self.clock.after(millis, Event::ServerBack);
-        let ids: Vec<_> = self.agents.keys().cloned().collect();
-        for id in ids {
+        for id in self.agents.ids() {
+            self.stir(&id);
             self.stream_lost(&id);
         }
     }
@@ -391,7 +495,12 @@ impl Sim {
     /// A server that leads anew, or is started anew, knows nothing of what the one before it had in mind.
     pub(super) fn planner_back(&mut self) {
         self.server.planner_away = false;
-        (self.server.planner, self.server.told) = (Planner::new(Reader::PLAIN), Snapshot::default());
+        self.set_wall_clock();
+        if self.rng.chance(30) {
+            self.upgrade_server();
+        }
+        self.server.planner = Planner::new(Reader::PLAIN);
+        self.server.news = self.server.snapshot().changes_since(&Snapshot::default());
         self.server.changed = true;
     }
 
@@ -407,6 +516,7 @@ impl Sim {
             closed: false,
         };
         self.server.streams.insert(machine.clone(), stream);
+        self.server.due.machines.insert(machine.clone());
         self.server.changed = true;
         connection
     }
@@ -426,28 +536,31 @@ impl Sim {
         if !self.server.changed || self.server.away {
             return;
         }
-        self.server.changed = false;
         self.server.put_away_ended();
-        self.server.note_generations();
+        self.server.changed = false;
         if !self.plan_due && !self.server.planner_away {
             self.plan_due = true;
             let delay = self.rng.between(0, 20);
             self.clock.after(delay, Event::Plan);
         }
-        let by_machine = units_by_machine(&self.server.snapshot);
-        let machines: Vec<MachineId> = self.server.streams.keys().cloned().collect();
+        let due = std::mem::take(&mut self.server.due);
+        let machines: Vec<MachineId> = if due.everything {
+            self.server.streams.keys().cloned().collect()
+        } else {
+            due.machines.into_iter().collect()
+        };
         for machine in machines {
             let Some(stream) = self.server.streams.get(&machine) else { continue };
             if !self.server.is_current(&machine, &stream.session) {
                 self.close_stream(&machine);
                 continue;
             }
-            let now = self.server.assigned(&machine, by_machine.get(&machine).unwrap_or(&BTreeSet::new()));
-            let delay = self.latency();
-            let Some(stream) = self.server.streams.get_mut(&machine) else { continue };
+            let now = self.server.assigned(&machine);
             if stream.told.as_ref() == Some(&now) {
                 continue;
             }
+            let delay = self.latency();
+            let Some(stream) = self.server.streams.get_mut(&machine) else { continue };
             stream.told = Some(now.clone());
             stream.in_flight.push_back(now);
             // A connection keeps the order of what is said on it.

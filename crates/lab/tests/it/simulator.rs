@@ -1,6 +1,8 @@
 //! Stories of the simulator: the real planner keeps its promises, and a broken one is caught.
 
-use sealift_lab::simulator::{Broken, Failure, Options, Planning, Summary, simulate};
+use std::time::Instant;
+
+use sealift_lab::simulator::{Broken, Failure, Length, Options, Planning, Size, Summary, simulate};
 use sealift_planner::invariants::Violation;
 use sealift_planner::{Action, Plan, Snapshot};
 
@@ -17,17 +19,41 @@ fn stories(seeds: std::ops::Range<u64>, options: &Options) -> Vec<Result<Summary
     })
 }
 
-#[test]
-fn many_stories_end_well() {
-    let options = Options::default();
-    let mut total = Summary::default();
-    for story in stories(0..120, &options) {
+/// All of them end well.
+fn end_well(seeds: std::ops::Range<u64>, options: &Options) -> Summary {
+    let (mut total, began) = (Summary::default(), Instant::now());
+    for story in stories(seeds, options) {
         match story {
             Ok(summary) => total += summary,
             Err(failure) => panic!("{failure}"),
         }
     }
-    println!("{total:#?}");
+    println!("{total:#?}\n{}", total.speed(began.elapsed().as_secs_f64()));
+    total
+}
+
+/// The whole world is judged after each event, and the part of it that the event can have changed: both say the same.
+#[test]
+fn stories_end_well_before_every_eye() {
+    end_well(0..16, &Options::default());
+}
+
+#[test]
+fn a_thousand_stories_end_well() {
+    let options = Options { length: Length::Events(600), full_every: 200, ..Options::default() };
+    let total = end_well(1_000..2_000, &options);
+    assert!(
+        total.expired > 0 && total.kills > 0 && total.outages > 0 && total.leader_changes > 0,
+        "{total:?}"
+    );
+}
+
+#[test]
+fn a_fleet_of_a_thousand_machines_ends_well() {
+    let size = Size::Big { machines: 1_000, units: 3_000, pace: 4_000 };
+    let length = Length::Millis(1_800_000);
+    let total = end_well(0..1, &Options { size, length, full_every: 20_000, ..Options::default() });
+    assert!(total.placed > 1_000 && total.expired > 0 && total.sessions > 1_000, "{total:?}");
 }
 
 #[test]
@@ -46,7 +72,7 @@ fn caught(seeds: std::ops::Range<u64>, options: &Options, wanted: fn(&Broken) ->
             // The one line that repeats it does.
             let again = simulate(failure.seed, options).unwrap_err();
             assert_eq!((again.event, again.broken.to_string()), (failure.event, failure.broken.to_string()));
-            let line = format!("simulate --seed {} --events {}", failure.seed, options.events);
+            let line = format!("simulate --seed {} --events 2000", failure.seed);
             assert!(failure.to_string().lines().last().unwrap().contains(&line), "{failure}");
             return failure;
         }
@@ -110,6 +136,31 @@ fn a_planner_that_does_not_wait_is_caught_by_what_the_machines_do() {
     let options =
         Options { planning: Planning::Once(waits_for_nobody), check_actions: false, ..Options::default() };
     caught(0..8, &options, |broken| matches!(broken, Broken::Twice { .. }));
+}
+
+/// What is judged after each event alone catches the same as the whole world does, at the same event.
+#[test]
+fn the_part_that_an_event_changed_shows_what_the_whole_shows() {
+    let planners: [fn(&Snapshot) -> Plan; 4] =
+        [waits_for_nobody, sees_no_conflicts, overbooks, never_gives_up_hope];
+    let mut caught = 0;
+    for planner in planners {
+        for check_actions in [true, false] {
+            let whole = Options { planning: Planning::Once(planner), check_actions, ..Options::default() };
+            let whole = Options { length: Length::Events(800), ..whole };
+            let part = Options { full_every: usize::MAX, ..whole.clone() };
+            for seed in 0..4 {
+                // Where it ends well or late, a planner was not asked as often.
+                let (whole, part) = (simulate(seed, &whole), simulate(seed, &part));
+                let event = |story: &Result<Summary, Box<Failure>>| {
+                    story.as_ref().err().map(|failure| (failure.event, failure.broken.to_string()))
+                };
+                assert_eq!(event(&whole), event(&part));
+                caught += usize::from(whole.is_err());
+            }
+        }
+    }
+    assert!(caught >= 16, "only {caught} were caught");
 }
 
 #[test]

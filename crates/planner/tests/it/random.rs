@@ -1,7 +1,5 @@
 //! Random fleets: every plan is the same twice, breaks nothing on the way and leaves nothing to do.
 
-use std::sync::Arc;
-
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -9,8 +7,7 @@ use proptest::sample::{select, subsequence};
 use sealift_model::{Availability, DesiredState, Run, RunState, Unit, glob_matches};
 use sealift_planner::invariants::{self, Violation};
 use sealift_planner::{
-    Action, Change, Planner, Reader, Snapshot, Subject, Verdict, apply, explain, plan, runs_on,
-    units_by_machine,
+    Action, Ledger, Planner, Reader, Snapshot, Verdict, apply, explain, plan, runs_on, units_by_machine,
 };
 
 use crate::world::{NOW, World, app, name, run, words};
@@ -124,7 +121,7 @@ fn with_runs(world: World) -> impl Strategy<Value = World> {
     })
 }
 
-fn worlds() -> impl Strategy<Value = World> {
+pub(crate) fn worlds() -> impl Strategy<Value = World> {
     machines().prop_flat_map(with_units).prop_flat_map(with_apps).prop_flat_map(with_runs)
 }
 
@@ -242,10 +239,10 @@ proptest! {
     #[test]
     fn decisions_depend_on_the_state_alone(worlds in vec((worlds(), any::<u64>()), 1..5)) {
         let mut living = Planner::new(Reader::PLAIN);
-        let mut truth = Snapshot::default();
+        let mut truth = Ledger::default();
         for (World(wanted), choice) in worlds {
             // Some of the changes, in an order of their own; some are told twice.
-            let mut changes = wanted.changes_since(&truth);
+            let mut changes = wanted.changes_since(truth.snapshot());
             let mut random = choice;
             let mut next = || {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -255,11 +252,11 @@ proptest! {
                 changes.swap(at, next() % (at + 1));
             }
             changes.truncate(changes.len() * (next() % 4 + 1) / 4);
-            let before = truth.clone();
-            for change in &changes {
-                put(&mut truth, change);
+            let before = truth.snapshot().clone();
+            for change in changes {
+                truth.set(change);
             }
-            for change in truth.changes_since(&before) {
+            for change in truth.snapshot().changes_since(&before) {
                 living.feed(change.clone());
                 if next() % 4 == 0 {
                     living.feed(change);
@@ -268,74 +265,22 @@ proptest! {
                     // It decides before it has been told all, and learns that nothing came of it.
                     for action in living.plan(1, NOW) {
                         for subject in action.writes() {
-                            living.feed(truth_of(&truth, &subject));
+                            living.feed(truth.change(subject));
                         }
                     }
                 }
             }
-            let actions = same_as_anew(&mut living, &truth);
+            let actions = same_as_anew(&mut living, truth.snapshot());
             let done = if next() % 2 == 0 { actions.len() } else { next() % (actions.len() + 1) };
             for (at, action) in actions.iter().enumerate() {
                 if at < done {
-                    assert!(apply(&mut truth, action, NOW), "{}", words(action));
+                    assert!(truth.apply(action, NOW).fits, "{}", words(action));
                 }
             }
             for subject in actions.iter().skip(done).flat_map(Action::writes) {
-                living.feed(truth_of(&truth, &subject));
+                living.feed(truth.change(subject));
             }
         }
-        same_as_anew(&mut living, &truth);
-    }
-}
-
-fn put(truth: &mut Snapshot, change: &Change) {
-    fn set<K: Ord + Clone, V: Clone>(map: &mut std::collections::BTreeMap<K, V>, key: &K, value: Option<V>) {
-        match value {
-            Some(value) => drop(map.insert(key.clone(), value)),
-            None => drop(map.remove(key)),
-        }
-    }
-    match change {
-        Change::Machine(id, machine) => match machine {
-            Some(machine) => {
-                let presence = truth.presence(id).cloned();
-                truth.machines.insert(id.clone(), (machine.clone(), presence));
-            }
-            None => drop(truth.machines.remove(id)),
-        },
-        Change::Presence(id, presence) => {
-            if let Some((_, held)) = truth.machines.get_mut(id) {
-                *held = presence.clone();
-            }
-        }
-        Change::Settings(id, settings) => set(&mut truth.settings, id, settings.clone()),
-        Change::Unit(name, unit) => set(&mut truth.units, name, unit.as_deref().cloned()),
-        Change::Placement(name, placement) => set(&mut truth.placements, name, placement.clone()),
-        Change::Status(machine, unit, status) => {
-            set(&mut truth.statuses, &(machine.clone(), unit.clone()), status.clone());
-        }
-        Change::Updated(machine, unit, generation) => {
-            set(&mut truth.updated, &(machine.clone(), unit.clone()), *generation);
-        }
-        Change::Run(id, run) => set(&mut truth.runs, id, run.as_deref().cloned()),
-        Change::App(project, view) => set(&mut truth.apps, project, view.as_deref().cloned()),
-        Change::LastPlacement(id) => truth.last_placement = *id,
-    }
-}
-
-fn truth_of(truth: &Snapshot, subject: &Subject) -> Change {
-    match subject {
-        Subject::Unit(name) => Change::Unit(name.clone(), truth.units.get(name).cloned().map(Arc::new)),
-        Subject::Placement(name) => Change::Placement(name.clone(), truth.placements.get(name).cloned()),
-        Subject::Status(machine, unit) => {
-            let key = (machine.clone(), unit.clone());
-            Change::Status(machine.clone(), unit.clone(), truth.statuses.get(&key).cloned())
-        }
-        Subject::Updated(machine, unit) => {
-            let generation = truth.updated.get(&(machine.clone(), unit.clone())).copied();
-            Change::Updated(machine.clone(), unit.clone(), generation)
-        }
-        Subject::Run(id) => Change::Run(id.clone(), truth.runs.get(id).cloned().map(Arc::new)),
-        Subject::LastPlacement => Change::LastPlacement(truth.last_placement),
+        same_as_anew(&mut living, truth.snapshot());
     }
 }

@@ -273,6 +273,27 @@ fn says_what_a_change_would_do_and_does_nothing() {
     assert_eq!(planner.what_if(drained.0.changes_since(&world.0), 1, NOW).len(), 1);
 }
 
+/// Servers' clocks differ and go back: which placement is newer is told by its number.
+#[test]
+fn wall_clocks_decide_nothing() {
+    let both = |wanted: &str, n| {
+        let world = World::of(2).unit("a.service", wanted).unit("z.service", wanted);
+        world.placed("z.service", 1).placed("a.service", 1).sized(1, n, 0, "")
+    };
+    for world in [both("Conflicts=?.service", 0), both("Memory=2", 3)] {
+        let mut skewed = world.clone();
+        skewed.0.placements.get_mut(&name("z.service")).unwrap().since.0 = 9_000;
+        let said = world.plan();
+        assert!(said[0].starts_with("unplace a 1"), "the newer one leaves: {said:?}");
+        assert_eq!(said, skewed.plan());
+    }
+    // Of two that may both give way it is the newer one, too.
+    let world = both("Memory=2", 4).is(2, Availability::Drained);
+    let mut skewed = world.unit("n.service", "Memory=2 Priority=5 Preempt=yes");
+    skewed.0.placements.get_mut(&name("z.service")).unwrap().since.0 = 9_000;
+    assert!(skewed.plan()[0].starts_with("unplace a 1: n.service"), "{:?}", skewed.plan());
+}
+
 #[test]
 fn plays_out_what_it_began_as_if_machines_obeyed_at_once() {
     let many: Vec<String> = (1..=4).map(|n| format!("u{n}.service")).collect();
