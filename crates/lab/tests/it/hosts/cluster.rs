@@ -233,3 +233,45 @@ fn a_unit_that_is_not_to_run_cut_off_stops_before_it_runs_elsewhere() {
     alone.uncut().unwrap();
     settle(&cluster, &all, &wanted);
 }
+
+#[test]
+fn a_global_unit_changes_host_by_host_whoever_leads() {
+    if !has_hosts() {
+        return;
+    }
+    let cluster = cluster(3, 3);
+    let all: Vec<_> = cluster.hosts().all().iter().collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tried-0.service");
+    let start = |days: u32| {
+        let text = format!("[Service]\nExecStart=/bin/sleep {days}d\n[X-Fleet]\nGlobal=true\n");
+        std::fs::write(&file, text).unwrap();
+        let words = ["unit", "start", "--replace", "--no-block", &file.display().to_string()];
+        cluster.call(all[0], &words, LONG).unwrap();
+    };
+    let name = names(0..1).pop_first().unwrap();
+    let runs = |host: &Host, days: u32| {
+        let command = host.run("systemctl", &["show", "--value", "-p", "ExecStart", name.as_str()]).unwrap();
+        let active = host.run("systemctl", &["show", "--value", "-p", "ActiveState", name.as_str()]).unwrap();
+        active.trim() == "active" && command.contains(&format!("sleep {days}d"))
+    };
+    start(1);
+    wait_for("it runs everywhere", || all.iter().all(|host| runs(host, 1)));
+    // Whoever leads is lost as soon as the first host has had its turn.
+    start(2);
+    wait_for("the first host has it", || all.iter().any(|host| runs(host, 2)));
+    let leader = cluster.leader().unwrap().unwrap();
+    let led = all.iter().find(|host| host.name() == leader).unwrap();
+    led.run("systemctl", &["kill", "--signal=KILL", SERVER]).unwrap();
+    wait_for("all hosts have it", || all.iter().all(|host| runs(host, 2)));
+    let mut out: Vec<(u64, u64)> = all
+        .iter()
+        .map(|host| {
+            let stopped = noted(host, &name, "InactiveEnterTimestampMonotonic");
+            (stopped, noted(host, &name, "ActiveEnterTimestampMonotonic"))
+        })
+        .collect();
+    out.sort_unstable();
+    assert!(out.iter().all(|(stopped, started)| 0 < *stopped && stopped < started), "{out:?}");
+    assert!(out.windows(2).all(|two| two[0].1 <= two[1].0), "two were out at once: {out:?}");
+}
