@@ -573,7 +573,7 @@ impl Inner {
             cpu_nanos: usage.cpu_nanos,
             hash: old.and_then(|old| old.hash),
             gate: unit.policy().map(|_| match error.retryable() {
-                true => Gate::Waiting,
+                true => Gate::Waiting { why: None },
                 false => Gate::Failed { why: chain(error) },
             }),
             error: Some(chain(error)),

@@ -309,7 +309,11 @@ impl ActiveState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "lowercase")]
 pub enum Gate {
-    Waiting,
+    Waiting {
+        /// What it was not well by when it was looked at last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+    },
     Passed,
     /// It will not pass any more, unless it is started again.
     Failed {

@@ -1087,7 +1087,7 @@ fn word(status: &UnitStatus) -> Word {
         matches!(status.active, ActiveState::Failed | ActiveState::Activating | ActiveState::Deactivating);
     let (passed, failed) = match &status.gate {
         Some(Gate::Failed { why }) => (false, Some(why.as_str())),
-        Some(Gate::Waiting) => (false, None),
+        Some(Gate::Waiting { .. }) => (false, None),
         // An agent that knows of no gates says whether it is up, and why it is not.
         _ if status.active == ActiveState::Failed => {
             (true, Some(status.result.as_deref().unwrap_or("it failed")))
@@ -1097,7 +1097,7 @@ fn word(status: &UnitStatus) -> Word {
     Word {
         placement: status.placement,
         up: heard && !down && passed,
-        settling: heard && !down && status.gate == Some(Gate::Waiting),
+        settling: heard && !down && status.gate == Some(Gate::Waiting { why: None }),
         generation: status.generation,
         failed: failed.map(Arc::from),
     }

@@ -308,7 +308,10 @@ impl Planner {
                 None => out < most,
             }
         };
-        let waiting = || regular().filter(|member| member.is_waiting() && !member.settling);
+        // One whose last change was overtaken before it had passed is out already.
+        let free =
+            |member: &&Member<'_>| !member.settling || member.update.is_some_and(|u| !u.between.is_empty());
+        let waiting = || regular().filter(|member| member.is_waiting()).filter(free);
         let down = waiting().filter(|member| !member.ready).find(may_begin);
         let next = down.or_else(|| waiting().filter(|member| member.ready).find(may_begin))?;
         Some(at_stage(next.unit, Some(UpdateStage::Begun { at: now })))

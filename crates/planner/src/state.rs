@@ -78,7 +78,7 @@ pub(crate) struct Word {
     pub(crate) placement: u64,
     /// It is up, as far as its machine can tell, and nothing that its policy asks is still waited for.
     pub(crate) up: bool,
-    /// It is up, and what its policy asks is still waited for.
+    /// It is up, what its policy asks is still waited for, and nothing speaks against it yet.
     pub(crate) settling: bool,
     /// What it speaks of.
     pub(crate) generation: u64,

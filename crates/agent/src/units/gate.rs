@@ -51,6 +51,13 @@ pub(super) fn deadline(policy: &UpdatePolicy) -> Instant {
     Instant::now() + Duration::from_secs(policy.timeout_seconds.into())
 }
 
+/// What is watched.
+struct Watched<'a> {
+    unit: &'a UnitName,
+    generation: u64,
+    in_systemd: &'a UnitName,
+}
+
 impl Inner {
     /// Watches what the record waits for, and reports how it ends.
     pub(super) fn watch_gate(
@@ -67,10 +74,9 @@ impl Inner {
         let stop = self.stop.clone();
         tokio::spawn(async move {
             let judged = async {
-                let gate = inner.judge(&in_systemd, &policy, deadline).await;
-                if let Err(error) = inner.note_gate(&unit, generation, gate).await {
-                    tracing::warn!(unit = %unit, error = chain(&error), "cannot tell whether a unit is well");
-                }
+                let watched = Watched { unit: &unit, generation, in_systemd: &in_systemd };
+                let gate = inner.judge(&watched, &policy, deadline).await;
+                inner.note_gate(&watched, gate).await;
             };
             stop.run_until_cancelled(Box::pin(token.run_until_cancelled(judged))).await;
         });
@@ -81,9 +87,16 @@ impl Inner {
         policy.hold_seconds == 0 && policy.health.is_none()
     }
 
-    async fn note_gate(&self, unit: &UnitName, generation: u64, gate: Gate) -> Result<(), super::Error> {
+    async fn note_gate(&self, watched: &Watched<'_>, gate: Gate) {
+        if let Err(error) = self.write_gate(watched, gate).await {
+            tracing::warn!(unit = %watched.unit, error = chain(&error), "cannot tell whether a unit is well");
+        }
+    }
+
+    async fn write_gate(&self, watched: &Watched<'_>, gate: Gate) -> Result<(), super::Error> {
+        let unit = watched.unit;
         let Some(record) = self.records.get(unit)? else { return Ok(()) };
-        if record.generation != generation || !matches!(record.phase, Phase::Done) {
+        if record.generation != watched.generation || !matches!(record.phase, Phase::Done) {
             return Ok(());
         }
         let record = Record { gate: Some(gate), ..record };
@@ -91,11 +104,11 @@ impl Inner {
         self.report(unit, &record, None).await
     }
 
-    async fn judge(&self, in_systemd: &UnitName, policy: &UpdatePolicy, deadline: Instant) -> Gate {
+    async fn judge(&self, watched: &Watched<'_>, policy: &UpdatePolicy, deadline: Instant) -> Gate {
         let mut complaint = None;
         let late = tokio::time::sleep_until(deadline);
         tokio::select! {
-            gate = self.pass(in_systemd, policy, &mut complaint) => return gate,
+            gate = self.pass(watched, policy, &mut complaint) => return gate,
             () = late => {}
         }
         let seconds = policy.timeout_seconds;
@@ -112,10 +125,11 @@ impl Inner {
     /// Ends when the unit has passed, or cannot pass any more.
     async fn pass(
         &self,
-        in_systemd: &UnitName,
+        watched: &Watched<'_>,
         policy: &UpdatePolicy,
         complaint: &mut Option<String>,
     ) -> Gate {
+        let in_systemd = watched.in_systemd;
         let path = unit_path(in_systemd);
         let mut changes = self.systemd.changes();
         let hold = Duration::from_secs(policy.hold_seconds.into());
@@ -146,7 +160,12 @@ impl Inner {
                 let Some(command) = &policy.health else { return Gate::Passed };
                 match try_health(command).await {
                     Ok(()) => return Gate::Passed,
-                    Err(said) => *complaint = Some(said),
+                    // Told, so that whoever wants to change it need not wait for it to pass.
+                    Err(said) if complaint.as_ref() != Some(&said) => {
+                        self.note_gate(watched, Gate::Waiting { why: Some(said.clone()) }).await;
+                        *complaint = Some(said);
+                    }
+                    Err(_) => {}
                 }
             }
             let next = held.filter(|held| *held > Instant::now()).unwrap_or_else(|| Instant::now() + AGAIN);

@@ -96,7 +96,9 @@ impl Inner {
             match old.phase {
                 Phase::Done if old.restarts == unit.restarts => {
                     // An earlier life of the agent may have been watching.
-                    if let Some(policy) = unit.policy().filter(|_| old.gate == Some(Gate::Waiting)) {
+                    if let Some(policy) =
+                        unit.policy().filter(|_| matches!(old.gate, Some(Gate::Waiting { .. })))
+                    {
                         self.watch_gate(&unit.name, old, policy, gate::deadline(policy));
                     }
                     self.report(&unit.name, old, None).await?;
@@ -105,7 +107,7 @@ impl Inner {
                 Phase::Starting { at } => {
                     // We were killed around the start: it is done if the unit was started after we noted it down.
                     if self.systemd.started_at(&unit.name).await?.is_some_and(|started| started >= at) {
-                        let gate = unit.policy().map(|_| Gate::Waiting);
+                        let gate = unit.policy().map(|_| Gate::Waiting { why: None });
                         let record = Record { phase: Phase::Done, gate, ..old.clone() };
                         self.records.put(&unit.name, &record)?;
                         if let Some(policy) = unit.policy() {
@@ -219,7 +221,7 @@ impl Inner {
         let launched = unit.desired == DesiredState::Launched;
         let policy = unit.policy().filter(|_| launched);
         let deadline = policy.map(gate::deadline);
-        let mut gate = policy.map(|_| Gate::Waiting);
+        let mut gate = policy.map(|_| Gate::Waiting { why: None });
         let result = if launched && self.runs_as_wished(prepared).await? {
             gate = gate.map(|gate| prepared.gate.clone().unwrap_or(gate));
             bus::JobResult("done".into())
@@ -256,14 +258,14 @@ impl Inner {
         record.phase = if stays { Phase::Done } else { Phase::CutOff };
         let error = (!result.is_done()).then(|| Error::Job { result: result.0 });
         record.gate = match (&error, gate) {
-            (Some(error), Some(Gate::Waiting)) => {
+            (Some(error), Some(Gate::Waiting { .. })) => {
                 let state = self.systemd.state(in_systemd).await?;
                 let result = state.result.filter(|_| state.active == ActiveState::Failed);
                 Some(Gate::Failed { why: result.unwrap_or_else(|| error.to_string()) })
             }
             (_, gate) => gate,
         };
-        if let (Some(policy), Some(deadline), Some(Gate::Waiting)) = (policy, deadline, &record.gate) {
+        if let (Some(policy), Some(deadline), Some(Gate::Waiting { .. })) = (policy, deadline, &record.gate) {
             if Self::passes_at_once(policy) && self.systemd.state(in_systemd).await?.active.is_up() {
                 record.gate = Some(Gate::Passed);
             } else {

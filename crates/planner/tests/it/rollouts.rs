@@ -468,11 +468,38 @@ fn a_rollout_goes_on_the_same_under_any_leader() {
 fn one_that_has_just_come_up_is_not_taken_for_down() {
     let mut fleet = running(template("old", 3, policy(1)), 1);
     for status in fleet.truth.statuses.values_mut() {
-        status.gate = Some(Gate::Waiting);
+        status.gate = Some(Gate::Waiting { why: None });
     }
     fleet.submit(template("new", 3, policy(1)));
     while fleet.act().is_some() {}
     assert_eq!(fleet.begun(), [""; 0]);
     fleet.settle();
     assert_eq!((fleet.all(), fleet.most_out), (vec!["new".to_owned(); 3], 1));
+}
+
+#[test]
+fn what_mends_a_change_need_not_wait_for_it_to_pass() {
+    // The first one is up and not well by the last change, and by the one before all of them.
+    for overtaken in [true, false] {
+        let mut fleet = running(template("old", 3, policy(1)), 1);
+        if overtaken {
+            fleet.submit(template("second", 3, policy(1)));
+            while fleet.begun().is_empty() {
+                fleet.act();
+            }
+            fleet.carry_out();
+        }
+        let why = (!overtaken).then(|| "UpdateHealth= ended with 1".to_owned());
+        for ((_, unit), status) in &mut fleet.truth.statuses {
+            if !overtaken || *unit == name("w@1.service") {
+                status.gate = Some(Gate::Waiting { why: why.clone() });
+            }
+        }
+        fleet.submit(template("mended", 3, policy(1)));
+        fleet.said.clear();
+        while fleet.act().is_some() {}
+        assert_eq!(fleet.begun(), ["w@1"], "{overtaken}");
+        fleet.settle();
+        assert_eq!(fleet.all(), ["mended"; 3]);
+    }
 }
