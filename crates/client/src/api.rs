@@ -161,7 +161,7 @@ pub struct RolloutView {
     pub updated: Vec<String>,
     /// Those that have what was before.
     pub waiting: Vec<String>,
-    /// What turned out badly.
+    /// What turned out badly, or what one that is waited for is not well by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     pub policy: UpdatePolicy,

@@ -210,6 +210,8 @@ impl Planner {
             generation: (self.generation(name, old) + 1).max(from.generation),
             app: from.app.clone(),
             template: Some(template.clone()),
+            // Asked for of this one alone.
+            restarts: old.map_or(0, |old| old.restarts),
             extra: old.map(|old| old.extra.clone()).unwrap_or_default(),
             ..Unit::new(name.clone(), from.text.as_str(), from.desired)
         };

@@ -226,6 +226,8 @@ async fn try_health(command: &str) -> Result<(), String> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&said);
+    // It is shown on terminals.
+    let said = said.replace(|c: char| c.is_control() && c != '\n', " ");
     let line = said.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("UpdateHealth= ended with {code}"),
@@ -256,8 +258,8 @@ mod tests {
         assert_eq!(try_health("true").await, Ok(()));
         assert_eq!(try_health("exit 7").await, Err("UpdateHealth= ended with 7".into()));
         assert_eq!(
-            try_health("echo first >&2; echo 'no route' >&2; exit 1").await,
-            Err("UpdateHealth= ended with 1: no route".into())
+            try_health("echo first >&2; printf 'no\\033[31mroute\\n' >&2; exit 1").await,
+            Err("UpdateHealth= ended with 1: no [31mroute".into())
         );
         assert_eq!(try_health("kill -9 $$").await, Err("UpdateHealth= was ended by signal 9".into()));
         assert_eq!(try_health("yes >&2 | head -c 1000000 >&2; test -z \"$HOME\"").await, Ok(()));

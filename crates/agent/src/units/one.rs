@@ -265,14 +265,16 @@ impl Inner {
             }
             (_, gate) => gate,
         };
-        if let (Some(policy), Some(deadline), Some(Gate::Waiting { .. })) = (policy, deadline, &record.gate) {
-            if Self::passes_at_once(policy) && self.systemd.state(in_systemd).await?.active.is_up() {
-                record.gate = Some(Gate::Passed);
-            } else {
-                self.watch_gate(&unit.name, &record, policy, deadline);
-            }
+        let waited = policy.zip(deadline).filter(|_| matches!(record.gate, Some(Gate::Waiting { .. })));
+        let at_once = waited.is_some_and(|(policy, _)| Self::passes_at_once(policy));
+        if at_once && self.systemd.state(in_systemd).await?.active.is_up() {
+            record.gate = Some(Gate::Passed);
         }
         self.records.put(&unit.name, &record)?;
+        // What is found counts only beside the record.
+        if let Some((policy, deadline)) = waited.filter(|_| record.gate != Some(Gate::Passed)) {
+            self.watch_gate(&unit.name, &record, policy, deadline);
+        }
         self.report(&unit.name, &record, error.as_ref()).await?;
         Ok(())
     }

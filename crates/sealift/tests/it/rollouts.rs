@@ -97,13 +97,18 @@ fn a_changed_template_rolls_and_what_fails_goes_back() {
     }
     let rollouts = fleet.rollouts();
     assert_eq!((&rollouts[0]["name"], &rollouts[0]["state"]), (&"nap@.service".into(), &"back".into()));
-    fleet.dev.ok(&["unit", "restart", "nap@.service", "--no-block"]);
     let said = fleet.fails(&["rollout", "again", "nap@"]);
     assert!(said.contains("exit-code"), "{said}");
     let diary = fleet.diary();
     assert!(!diary.contains(&"-2".to_owned()) && !diary.contains(&"-3".to_owned()), "{diary:?}");
     assert!(fleet.dev.ok(&["unit", "status", "nap@1"]).contains("taken back"));
 
+    // Instances are their template's; one can be restarted, which restarts what runs.
+    for words in [["unit", "stop", "nap@2"], ["unit", "destroy", "nap@2"]] {
+        assert!(fleet.fails(&words).contains("made by nap@.service"));
+    }
+    fleet.fails(&["unit", "restart", "nap@2"]);
+    assert_eq!(fleet.diary(), ["-2", "+2"]);
     // What mends it goes through.
     fleet.dev.ok(&["unit", "start", "--replace", &fleet.naps(3, policy)]);
     assert_eq!(fleet.asleep(3), ["3d"; 3]);

@@ -49,17 +49,17 @@ fn view(world: &World, name: UnitName, units: &[&Unit]) -> Option<RolloutView> {
         if let UpdateStage::Back { why } = &update.stage {
             (view.state, view.why) = (RolloutState::Back, Some(why.clone()));
         }
-        let failed = |status: &UnitStatus| match &status.gate {
-            Some(Gate::Failed { why }) if status.generation == unit.generation => Some(why.clone()),
-            _ => None,
+        let spoken = |status: &UnitStatus| {
+            let gate = status.gate.clone().filter(|_| status.generation == unit.generation);
+            gate.map(|gate| (gate, unit.name.clone()))
         };
         if unit.requirements.global {
             for machine in world.targets(unit) {
                 let is_updated = world.given(unit, &machine).generation == unit.generation;
-                let why = world.status(&machine, &unit.name).and_then(|held| failed(&held.value));
+                let why = world.status(&machine, &unit.name).and_then(|held| spoken(&held.value));
                 let list = if is_updated { &mut view.updated } else { &mut view.waiting };
                 list.push(machine.to_string());
-                stopped(&mut view, why);
+                heard(&mut view, why);
             }
             continue;
         }
@@ -67,18 +67,24 @@ fn view(world: &World, name: UnitName, units: &[&Unit]) -> Option<RolloutView> {
             let status = world.status(&held.value.machine, &unit.name)?;
             Some(&status.value)
         });
-        let why = status.and_then(failed);
+        let why = status.and_then(spoken);
         let list = if unit.given().is_none() { &mut view.updated } else { &mut view.waiting };
         list.push(unit.name.to_string());
-        stopped(&mut view, why);
+        heard(&mut view, why);
     }
     Some(view)
 }
 
-/// A failure that takes nothing back stops the rollout.
-fn stopped(view: &mut RolloutView, why: Option<String>) {
-    if let Some(why) = why.filter(|_| view.state == RolloutState::Rolling) {
-        (view.state, view.why) = (RolloutState::Failed, Some(why));
+/// What a machine says of one that was given the change. A failure that takes nothing back stops the rollout.
+fn heard(view: &mut RolloutView, said: Option<(Gate, UnitName)>) {
+    match said {
+        Some((Gate::Failed { why }, unit)) if view.state == RolloutState::Rolling => {
+            (view.state, view.why) = (RolloutState::Failed, Some(format!("{unit}: {why}")));
+        }
+        Some((Gate::Waiting { why: Some(why) }, unit)) if view.why.is_none() => {
+            view.why = Some(format!("{unit}: {why}"));
+        }
+        _ => {}
     }
 }
 

@@ -298,6 +298,13 @@ fn change(world: &World, wanted: &PutUnit, replace: bool) -> Result<(Unit, UnitC
             "{name} belongs to app {app}; it changes with a push or a rollback"
         )));
     }
+    let made_by = held.and_then(|unit| unit.template.as_ref());
+    if let Some(template) = made_by.filter(|_| {
+        let to_another = |desired| Some(desired) != held.map(|unit| unit.desired);
+        wanted.text.is_some() || wanted.desired.is_some_and(to_another)
+    }) {
+        return Err(made(name, template));
+    }
     let (mut next, differs) = match (held, &wanted.text) {
         (Some(held), Some(text)) => {
             let same = held.text == *text && held.drop_ins == wanted.drop_ins;
@@ -326,6 +333,12 @@ fn change(world: &World, wanted: &PutUnit, replace: bool) -> Result<(Unit, UnitC
                 "start an instance of it such as {}, or give it Replicas= in its [X-Fleet] section",
                 name.as_str().replacen('@', "@1", 1)
             )),
+        });
+    }
+    if wanted.restart && name.is_template() {
+        return Err(Error::Invalid {
+            message: format!("{name} is a template, which itself runs nowhere"),
+            help: Some(format!("restart its instances: '{}'", name.as_str().replacen('@', "@*", 1))),
         });
     }
     if wanted.restart {
@@ -358,6 +371,12 @@ fn change(world: &World, wanted: &PutUnit, replace: bool) -> Result<(Unit, UnitC
         _ => next,
     };
     Ok((next, change))
+}
+
+fn made(name: &UnitName, template: &UnitName) -> Error {
+    Error::Conflict(format!(
+        "{name} is made by {template}, which has Replicas=; stop, change or destroy that, or change its Replicas="
+    ))
 }
 
 /// A new instance with its template's text, which from then on is its own.
@@ -409,6 +428,11 @@ pub(super) async fn destroy(
             let mut txns = Transactions::default();
             for name in wanted.names.iter().collect::<BTreeSet<_>>() {
                 let key = Key::Unit(name.clone());
+                let template = world.units.get(name).and_then(|unit| unit.value.template.as_ref());
+                // Without its template it goes by itself.
+                if let Some(template) = template.filter(|template| !wanted.names.contains(template)) {
+                    return Err(made(name, template));
+                }
                 if world.modified(&key).is_some() {
                     txns.add(&world, &key, None);
                     destroyed.insert(name.clone());

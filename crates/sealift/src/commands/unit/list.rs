@@ -46,8 +46,10 @@ pub(in crate::commands) async fn list(units: &[String], global: &Global) -> Resu
         let dash = || "-".to_owned();
         if view.statuses.is_empty() {
             let machine = view.placement.as_ref().and_then(|placed| machines.get(&placed.machine));
-            let set =
-                view.replicas.as_ref().map(|set| format!("{} of {} replicas are up", set.ready, set.wanted));
+            let set = view.replicas.as_ref().map(|set| match &set.problem {
+                Some(problem) => format!("{} of {} replicas are as wanted; {problem}", set.ready, set.wanted),
+                None => format!("all {} replicas are as wanted", set.wanted),
+            });
             let why = view.problem.clone().or(set).unwrap_or_else(|| match unit.desired {
                 DesiredState::Inactive => dash(),
                 DesiredState::Loaded | DesiredState::Launched => "not reported yet".into(),
