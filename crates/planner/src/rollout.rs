@@ -120,6 +120,9 @@ impl Planner {
         if updated {
             self.rollouts.insert(self.units[number].name.clone());
         }
+        // Even one that does not change may have been out, and was one of how many may be.
+        let set = self.units[number].set.map(|set| &self.sets[set]).filter(|set| set.updating > 0);
+        self.rollouts.extend(set.and_then(|set| set.template.clone()));
         if !before && !after && !updated {
             return;
         }
