@@ -116,6 +116,13 @@ impl Planner {
             Some(Owner::Template(of)) if !claimants.is_empty() || template.as_ref() != Some(of) => {
                 return Fate::Goes;
             }
+            // Nobody takes over what another had: the template is another's by now, under the same name.
+            Some(Owner::Template(of)) => {
+                let now = self.slot(of).and_then(|slot| slot.unit.as_deref());
+                if old.as_deref().map(project_of) != now.map(project_of) {
+                    return Fate::Goes;
+                }
+            }
             _ => {}
         }
         let mut owner = owner;
@@ -229,6 +236,10 @@ impl Planner {
             }
         }
     }
+}
+
+fn project_of(unit: &Unit) -> Option<&ProjectName> {
+    unit.app.as_ref().map(|(project, _)| project)
 }
 
 /// The number that an instance made from a template has.

@@ -370,6 +370,10 @@ impl Planner {
         self.queue.runs.get(id).map(|run| &**run)
     }
 
+    pub(crate) fn hosts_known(&self) -> impl Iterator<Item = &Host> {
+        self.host_numbers.values().map(|host| &self.hosts[*host]).filter(|host| host.is_known())
+    }
+
     /// The instances of the template that this unit is one of.
     pub(crate) fn set_of(&self, name: &UnitName) -> Option<SetIx> {
         self.set_numbers.get(&name.template()?).copied()
@@ -1092,6 +1096,9 @@ fn word(status: &UnitStatus) -> Word {
         _ if status.active == ActiveState::Failed => {
             (true, Some(status.result.as_deref().unwrap_or("it failed")))
         }
+        Some(Gate::Passed) if status.sub == "auto-restart" => {
+            (true, Some(status.result.as_deref().unwrap_or("it came up, and ended")))
+        }
         None | Some(Gate::Passed | Gate::Unknown) => (true, status.error.as_deref()),
     };
     Word {
@@ -1132,6 +1139,9 @@ pub fn plan_with(snapshot: &Snapshot, reader: Reader) -> Plan {
         _ => None,
     });
     let newest = placed.chain(begun).max().unwrap_or_default();
-    let actions = planner.plan(usize::MAX, Timestamp(newest.0.saturating_add(1)));
+    let now = Timestamp(newest.0.saturating_add(1));
+    // Nobody says what time it is, so nobody is late.
+    let now = planner.next_deadline().map_or(now, |deadline| deadline.min(now));
+    let actions = planner.plan(usize::MAX, now);
     Plan { actions, problems: planner.problems() }
 }

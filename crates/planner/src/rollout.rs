@@ -120,6 +120,9 @@ impl Planner {
         if updated {
             self.rollouts.insert(self.units[number].name.clone());
         }
+        // Even one that does not change may have been out, and was one of how many may be.
+        let set = self.units[number].set.map(|set| &self.sets[set]).filter(|set| set.updating > 0);
+        self.rollouts.extend(set.and_then(|set| set.template.clone()));
         if !before && !after && !updated {
             return;
         }
@@ -397,8 +400,12 @@ impl Planner {
         let waiting = || places.iter().filter(|place| !is_updated(place));
         let begun = places.iter().filter(is_updated).count();
         let passed = places.iter().filter(is_updated).filter(|place| place.ready).count();
+        // One that is away may be back; where no machine is to run it, there is nobody to turn out badly on.
+        let away = || self.hosts_known().any(|host| !host.is_there() && host.globals.contains(&number));
+        if places.is_empty() && away() {
+            return None;
+        }
         if waiting().next().is_none() {
-            // Without a single machine there is nobody to turn out badly on.
             return (passed == begun).then(|| at_stage(unit, None));
         }
         let canary = policy.map_or(0, |policy| policy.canary);

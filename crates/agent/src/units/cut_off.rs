@@ -53,8 +53,9 @@ impl Inner {
         self.records.put(unit, &record)?;
         let in_systemd = files::in_systemd(unit, Some(&record));
         let stopping = self.systemd.stop(&in_systemd);
-        if tokio::time::timeout_at(latest, stopping).await.is_err() {
-            tracing::warn!(unit = %unit, "it did not stop in time without contact, and is killed");
+        let stopped = tokio::time::timeout_at(latest, stopping).await;
+        if !matches!(&stopped, Ok(Ok(result)) if result.is_done()) {
+            tracing::warn!(unit = %unit, "it did not stop without contact, and is killed");
             self.systemd.kill(&in_systemd).await?;
         }
         tracing::warn!(unit = %unit, "stopped: there is no contact to a server");

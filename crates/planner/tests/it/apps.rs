@@ -84,6 +84,26 @@ fn takes_over_no_name() {
 }
 
 #[test]
+fn instances_go_before_their_template_can_make_them_for_another() {
+    let template = [("w@.service", "Replicas=1")];
+    let of_p = || World::of(1).app(app("p", 1, &template)).settled();
+    let to_app = of_p().app(app("p", 2, &[])).app(app("q", 1, &template));
+    let mut to_hand = of_p().app(app("p", 2, &[]));
+    to_hand.0.units.remove(&name("w@.service"));
+    let to_hand = to_hand.unit("w@.service", "Replicas=1");
+    let from_hand = World::of(1).unit("w@.service", "Replicas=1").settled();
+    let mut from_hand = from_hand.app(app("q", 1, &template));
+    from_hand.0.units.remove(&name("w@.service"));
+    for (world, template) in
+        [(to_app, &["remove w@", "put w@ 2"][..]), (to_hand, &[]), (from_hand, &["put w@ 1"])]
+    {
+        let instance = ["unplace w@1 1: the unit is gone", "remove w@1", "put w@1 2", "place w@1 1"];
+        assert_eq!(world.plan(), [template, &instance].concat());
+        world.settled();
+    }
+}
+
+#[test]
 fn destroys_nothing_for_want_of_knowledge() {
     let world = World::of(1).app(app("p", 1, &[("a.service", "")])).settled();
     // The release is not known, or is not the one that is wanted.

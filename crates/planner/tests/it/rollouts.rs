@@ -7,7 +7,7 @@ use sealift_model::{
     ActiveState, DesiredState, Gate, OnFailure, Requirements, Share, Timestamp, Unit, UnitStatus,
     UpdateOrder, UpdatePolicy, UpdateStage,
 };
-use sealift_planner::{Action, Planner, Reader, Snapshot, apply, units_by_machine};
+use sealift_planner::{Action, Change, Planner, Reader, Snapshot, apply, plan, units_by_machine};
 
 use crate::world::{NOW, World, machine_id, name, words};
 
@@ -501,5 +501,73 @@ fn what_mends_a_change_need_not_wait_for_it_to_pass() {
         assert_eq!(fleet.begun(), ["w@1"], "{overtaken}");
         fleet.settle();
         assert_eq!(fleet.all(), ["mended"; 3]);
+    }
+}
+
+/// A planner that lives through it: one that looks at everything anew sees it anyway.
+#[test]
+fn goes_on_when_the_one_that_held_it_up_is_gone() {
+    let unit = |stem: &str, text: &str| {
+        let requirements = Requirements { update: Some(policy(1)), ..Requirements::default() };
+        Unit { requirements, ..Unit::new(name(&format!("{stem}.service")), text, DesiredState::Launched) }
+    };
+    let mut fleet = running(unit("w@2", "old"), 2);
+    fleet.bad.insert("ill".into(), "exit-code");
+    fleet.submit(unit("w@1", "ill"));
+    fleet.settle();
+    fleet.submit(unit("w@2", "new"));
+    let mut planner = Planner::of(&fleet.truth, Reader::PLAIN);
+    assert_eq!(planner.plan(10, NOW), [], "one is out, and one may be");
+    planner.feed(Change::Unit(name("w@1.service"), None));
+    let said: Vec<String> = planner.plan(10, NOW).iter().map(words).collect();
+    assert!(said.contains(&"put w@2 2 begun".to_owned()), "{said:?}");
+    let mut planner = Planner::of(&fleet.truth, Reader::PLAIN);
+    let loaded = Unit { desired: DesiredState::Inactive, generation: 9, ..unit("w@1", "ill") };
+    planner.feed(Change::Unit(loaded.name.clone(), Some(std::sync::Arc::new(loaded))));
+    let said: Vec<String> = planner.plan(10, NOW).iter().map(words).collect();
+    assert!(said.contains(&"put w@2 2 begun".to_owned()), "{said:?}");
+}
+
+#[test]
+fn nobody_is_late_where_nobody_says_what_time_it_is() {
+    let mut fleet = running(template("old", 1, policy(1)), 1);
+    fleet.submit(template("new", 1, policy(1)));
+    while fleet.act().is_some() {}
+    // Another was placed by a server whose clock is an hour ahead.
+    let mut placement = fleet.truth.placements[&name("w@1.service")].clone();
+    placement.unit = name("x.service");
+    placement.since = Timestamp(NOW.0 + 3_600_000);
+    fleet.truth.placements.insert(placement.unit.clone(), placement);
+    let said: Vec<String> = plan(&fleet.truth).actions.iter().map(words).collect();
+    assert!(!said.iter().any(|said| said.contains("back")), "{said:?}");
+}
+
+#[test]
+fn a_global_unit_waits_for_machines_that_are_all_away() {
+    let mut fleet = running(global("old", None), 3);
+    let there = fleet.truth.machines.clone();
+    for (_, presence) in fleet.truth.machines.values_mut() {
+        *presence = None;
+    }
+    fleet.submit(global("bad", None));
+    fleet.bad.insert("bad".into(), "exit-code");
+    fleet.settle();
+    fleet.truth.machines = there;
+    fleet.settle();
+    assert_eq!((fleet.all(), fleet.most_out), (vec!["old".to_owned(); 3], 1), "{:?}", fleet.said);
+}
+
+#[test]
+fn one_that_passed_and_is_restarted_again_and_again_has_failed() {
+    for unit in [global as fn(&str, Option<UpdatePolicy>) -> Unit, |text, _| template(text, 3, policy(1))] {
+        let mut fleet = running(unit("old", None), 3);
+        fleet.submit(unit("new", None));
+        while fleet.act().is_some() {}
+        fleet.carry_out();
+        for status in fleet.truth.statuses.values_mut().filter(|status| status.sub == "new") {
+            (status.active, status.sub) = (ActiveState::Activating, "auto-restart".into());
+        }
+        fleet.settle();
+        assert_eq!(fleet.all(), ["old"; 3], "{:?}", fleet.said);
     }
 }

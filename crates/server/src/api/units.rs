@@ -11,7 +11,9 @@ use sealift_client::api::{
     UnitEvent, UnitView, WatchUnits,
 };
 use sealift_model::diagnostic::Severity;
-use sealift_model::{ActiveState, DesiredState, MOST_VERSION_BYTES, Unit, UnitName, UpdateStage};
+use sealift_model::{
+    ActiveState, DesiredState, Gate, MOST_VERSION_BYTES, OnFailure, Unit, UnitName, UpdateStage,
+};
 use sealift_planner::Verdict;
 use sealift_store::{MAX_OPS, MAX_TXN, MAX_VALUE, Revision, Txn};
 use sealift_unitfile::UnitFile;
@@ -138,7 +140,17 @@ fn instance_trouble(
             };
         }
         Some(UpdateStage::Waiting) => return waiting("it waits for its turn in the rollout"),
-        Some(UpdateStage::Begun { .. }) => return waiting("the rollout is not over yet"),
+        Some(UpdateStage::Begun { .. }) => {
+            let placed = world.placements.get(name).map(|held| &held.value.machine);
+            let status = placed.and_then(|machine| world.status(machine, name)).map(|held| &held.value);
+            let stops = unit.policy().is_some_and(|policy| policy.on_failure == OnFailure::Stop);
+            return match status.map(|status| (&status.gate, status.generation)) {
+                Some((Some(Gate::Failed { why }), generation)) if stops && generation == unit.generation => {
+                    Some((format!("{why}; the rollout stops here"), true))
+                }
+                _ => waiting("the rollout is not over yet"),
+            };
+        }
         None => {}
     }
     let Some(placement) = world.placements.get(name).map(|held| &held.value) else {
