@@ -51,6 +51,9 @@ struct BenchArgs {
     /// Say which there are
     #[arg(long)]
     list: bool,
+    /// How many machines `scale` simulates, with 20 units each
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    machines: u32,
 }
 
 #[derive(Debug, Args)]
@@ -133,7 +136,7 @@ fn bench(args: &BenchArgs) -> ExitCode {
     if cfg!(debug_assertions) {
         eprintln!("warning: built without --release; the figures say little");
     }
-    match measure(name) {
+    match measure(name, args.machines) {
         Ok((table, json)) => {
             println!("{table}\n\n{json}");
             ExitCode::SUCCESS
@@ -148,10 +151,10 @@ fn failed(error: &dyn Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn measure(name: &str) -> Result<(String, String), bench::Error> {
+fn measure(name: &str, machines: u32) -> Result<(String, String), bench::Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime =
         runtime.map_err(|source| bench::Error::Io { action: "start", what: "the runtime".into(), source })?;
-    let report = runtime.block_on(bench::run(name))?;
+    let report = runtime.block_on(bench::run(name, machines))?;
     Ok((report.table(), report.json()?))
 }

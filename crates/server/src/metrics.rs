@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     pub(crate) open: bool,
     answers: Mutex<BTreeMap<u16, u64>>,
     pub(crate) passes: AtomicU64,
+    /// How often a stream was woken and looked at what its machine is to do.
+    pub(crate) assignment_looks: AtomicU64,
     pub(crate) handshakes_failed: AtomicU64,
 }
 
@@ -85,6 +87,13 @@ impl Metrics {
             "counter",
             "Looks of the planner.",
             vec![(String::new(), passes)],
+        );
+        let looks = self.assignment_looks.load(Ordering::Relaxed);
+        family(
+            "sealift_assignment_looks_total",
+            "counter",
+            "Looks at what a machine is to do, for its stream.",
+            vec![(String::new(), looks)],
         );
         let failed = self.handshakes_failed.load(Ordering::Relaxed);
         family(

@@ -4,17 +4,20 @@
 //! in the same run and the ratio is a figure.
 
 pub mod cluster;
+pub mod commits;
+mod fleet;
 pub mod pipeline;
 pub mod placement;
 pub mod podman;
 pub mod push;
+pub mod scale;
 
 use std::time::Duration;
 
 use serde::Serialize;
 
 /// The benchmarks there are, with what they measure.
-pub const BENCHES: [(&str, &str); 4] = [
+pub const BENCHES: [(&str, &str); 6] = [
     ("placement", "pure placement: decisions a second, and one change planned anew"),
     (
         "pipeline",
@@ -27,6 +30,14 @@ pub const BENCHES: [(&str, &str); 4] = [
     (
         "push",
         "from a push to the running unit, memory and CPU at rest (needs the sealift binary beside this one)",
+    ),
+    (
+        "scale",
+        "one server with 5,000 simulated machines and 100,000 units over real connections (needs the sealift binary beside this one)",
+    ),
+    (
+        "commits",
+        "placements written to three members of etcd a second (needs etcd and the sealift binary beside this one)",
     ),
 ];
 
@@ -147,11 +158,18 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Runs a benchmark.
+/// What so many of a hundred values do not exceed.
+pub(crate) fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+}
+
+/// Runs a benchmark; `machines` is how many `scale` simulates.
 ///
 /// # Errors
 /// When it could not measure; the message says what is missing.
-pub async fn run(name: &str) -> Result<Report, Error> {
+pub async fn run(name: &str, machines: u32) -> Result<Report, Error> {
     match name {
         "placement" => placement::run(),
         "pipeline" => pipeline::run().await,
@@ -160,6 +178,8 @@ pub async fn run(name: &str) -> Result<Report, Error> {
             .await
             .unwrap_or_else(|error| Err(Error::failed("the benchmark broke off", error))),
         "push" => push::run().await,
+        "scale" => scale::run(machines).await,
+        "commits" => commits::run().await,
         _ => Err(Error::NoBench { name: name.to_owned() }),
     }
 }

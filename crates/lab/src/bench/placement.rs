@@ -158,7 +158,7 @@ fn summary(mut times: Vec<Duration>) -> Times {
 }
 
 /// Spread as real identities are.
-fn machine_id(number: u32) -> MachineId {
+pub(super) fn machine_id(number: u32) -> MachineId {
     MachineId::from_bytes(
         u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes(),
     )

@@ -18,7 +18,7 @@ const ROUNDS: usize = 10;
 /// How long the program is watched doing nothing.
 const REST: Duration = Duration::from_secs(5);
 /// `_SC_CLK_TCK` of Linux on every machine that matters here, proc(5).
-const TICKS_PER_SECOND: f64 = 100.0;
+pub(super) const TICKS_PER_SECOND: f64 = 100.0;
 
 const PIPELINE: &str = "    - script:\n        name: keep\n        code: |\n          echo $WERCKER_GIT_COMMIT >\"$WERCKER_OUTPUT_DIR/commit\"\n";
 
@@ -50,7 +50,7 @@ pub(super) async fn run() -> Result<Report, Error> {
 }
 
 /// The program that lies beside this one.
-fn binary() -> Result<PathBuf, Error> {
+pub(super) fn binary() -> Result<PathBuf, Error> {
     let path = std::env::current_exe().map_err(io("find", "this program"))?.with_file_name("sealift");
     if path.is_file() {
         Ok(path)
@@ -250,7 +250,7 @@ async fn at_rest(pid: u32) -> Result<Vec<Figure>, Error> {
 }
 
 /// The time in user and system mode, from proc_pid_stat(5).
-fn ticks(pid: u32) -> Result<f64, Error> {
+pub(super) fn ticks(pid: u32) -> Result<f64, Error> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).map_err(io("read", "stat"))?;
     let fields: Vec<f64> = text
         .rsplit_once(") ")

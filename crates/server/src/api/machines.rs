@@ -230,6 +230,7 @@ async fn tell_assignments(
         if current_session(&inner, &id, &session).is_err() {
             return;
         }
+        inner.metrics.assignment_looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (all, statuses, questions) = {
             let world = inner.cache.world();
             let statuses = world.statuses.get(&id).into_iter().flatten();
