@@ -54,12 +54,14 @@ pub struct Update {
     pub stage: UpdateStage,
 }
 
-impl Update {
-    /// Leaves out what a list has no room for.
-    pub fn forget_texts(&mut self) {
-        for version in std::iter::once(&mut self.previous).chain(&mut self.between) {
-            version.text.clear();
-            version.drop_ins.clear();
+impl Version {
+    fn without_texts(&self) -> Version {
+        Version {
+            text: String::new(),
+            drop_ins: BTreeMap::new(),
+            requirements: self.requirements.clone(),
+            app: self.app.clone(),
+            generation: self.generation,
         }
     }
 }
@@ -92,6 +94,29 @@ static ONE_BY_ONE: UpdatePolicy = UpdatePolicy {
 };
 
 impl Unit {
+    /// All but its files' texts, which a list has no room for.
+    #[must_use]
+    pub fn without_texts(&self) -> Unit {
+        let without = |update: &Update| Update {
+            previous: update.previous.without_texts(),
+            between: update.between.iter().map(Version::without_texts).collect(),
+            stage: update.stage.clone(),
+        };
+        Unit {
+            name: self.name.clone(),
+            text: String::new(),
+            drop_ins: BTreeMap::new(),
+            requirements: self.requirements.clone(),
+            desired: self.desired,
+            generation: self.generation,
+            restarts: self.restarts,
+            app: self.app.clone(),
+            template: self.template.clone(),
+            update: self.update.as_deref().map(without).map(Box::new),
+            extra: self.extra.clone(),
+        }
+    }
+
     /// How a change of it is rolled out; none: at once. Machines of a global unit and instances that a template made
     /// go one by one if nothing else is said.
     #[must_use]

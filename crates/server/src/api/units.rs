@@ -68,12 +68,7 @@ fn no_unit(world: &World, name: &UnitName) -> Error {
 
 fn view(inner: &Inner, world: &World, unit: &Unit, text: bool) -> UnitView {
     let name = &unit.name;
-    let mut shown = unit.clone();
-    if !text {
-        shown.text.clear();
-        shown.drop_ins.clear();
-        shown.update.iter_mut().for_each(|update| update.forget_texts());
-    }
+    let shown = if text { unit.clone() } else { unit.without_texts() };
     let statuses = world.statuses_of(name);
     let away = world.statuses_of(name).filter(|(machine, _)| !world.presence.contains_key(*machine));
     UnitView {

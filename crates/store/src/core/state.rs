@@ -205,6 +205,15 @@ impl Leases {
         true
     }
 
+    /// The whole time to live of every lease from `now` on, also of those that are over.
+    pub(crate) fn renew_all(&mut self, now: Instant) {
+        self.deadlines.clear();
+        for (id, lease) in &mut self.live {
+            lease.deadline = now + lease.ttl;
+            self.deadlines.insert((lease.deadline, *id));
+        }
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }

@@ -19,6 +19,8 @@ use crate::{Error, LeaseId, Revision, Txn};
 const GROUP: usize = 256;
 /// How long to wait before leases that could not be ended on disk are tried again.
 const EXPIRY_RETRY: Duration = Duration::from_secs(1);
+/// Who finds a lease over so late did not run, and what would have kept the lease alive was not heard either.
+const FROZEN: Duration = Duration::from_millis(500);
 
 /// Makes changes durable.
 pub(crate) trait Disk: Send + Debug {
@@ -107,6 +109,11 @@ impl Writer {
     /// lost for good.
     async fn serve(&mut self, group: &mut Vec<Request>) -> Result<(), Error> {
         let now = Instant::now();
+        let expiry = self.next_expiry().filter(|_| self.expiry_held_until.is_none());
+        if expiry.is_some_and(|expiry| expiry + FROZEN < now) {
+            tracing::warn!("this process did not run for a while; leases count from now");
+            self.shared.write().leases.renew_all(now);
+        }
         let with_expiry = self.next_expiry().is_some_and(|expiry| expiry <= now);
         let (changes, pending) = {
             let state = self.shared.read();

@@ -3,6 +3,7 @@
 
 mod election;
 mod etcd;
+mod frozen;
 mod full_disk;
 mod kill;
 mod model;
