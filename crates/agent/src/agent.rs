@@ -323,10 +323,24 @@ impl Agent {
                 Err(error) if error.code() == Some("fenced") => return,
                 Err(error) => {
                     tracing::warn!(%error, "cannot follow the assignments");
+                    // It answers, and cannot tell: another one may.
+                    if error.code().is_some() {
+                        self.ask_the_next();
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_LONGEST);
                 }
             }
+        }
+    }
+
+    /// Turns to the server after the one that is asked now.
+    fn ask_the_next(&self) {
+        let (current, all) =
+            (self.options.client.address().clone(), self.options.client.servers().addresses());
+        let at = all.iter().position(|server| *server == current).unwrap_or(0);
+        if let Some(next) = all.iter().cycle().nth(at + 1).filter(|next| **next != current) {
+            self.options.client.turn_to(next);
         }
     }
 

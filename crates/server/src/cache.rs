@@ -427,6 +427,8 @@ pub(crate) struct Cache {
     revision: watch::Receiver<Revision>,
     machines: Arc<std::sync::Mutex<BTreeMap<MachineId, watch::Sender<Revision>>>>,
     changed: Arc<std::sync::Mutex<Vec<Weak<Changed>>>>,
+    /// Counts how often it was found to be behind the store.
+    doubts: watch::Sender<u64>,
 }
 
 /// What changed since somebody last asked, for whoever keeps a picture of his own. It never falls behind: of each key it
@@ -469,8 +471,13 @@ impl Cache {
     /// Reads everything; [`Follower::run`] then keeps it up to date.
     pub(crate) async fn open(store: Arc<dyn Store>) -> Result<(Cache, Follower), sealift_store::Error> {
         let (told, revision) = watch::channel(Revision(0));
-        let cache =
-            Cache { world: Arc::default(), revision, machines: Arc::default(), changed: Arc::default() };
+        let cache = Cache {
+            world: Arc::default(),
+            revision,
+            machines: Arc::default(),
+            changed: Arc::default(),
+            doubts: watch::Sender::new(0),
+        };
         let mut follower = Follower { store, cache: cache.clone(), told, watch: None };
         follower.list().await?;
         Ok((cache, follower))
@@ -486,6 +493,22 @@ impl Cache {
     pub(crate) async fn reached(&self, revision: Revision) {
         // An error means that the follower is gone, which only happens on the way down.
         self.revision.clone().wait_for(|seen| *seen >= revision).await.ok();
+    }
+
+    /// The newest revision that it shows.
+    pub(crate) fn seen(&self) -> Revision {
+        *self.revision.borrow()
+    }
+
+    /// It is behind the store, and does not catch up: everything is read anew.
+    pub(crate) fn doubt(&self) {
+        tracing::warn!(seen = self.seen().0, "what is known of the store is old, and is read anew");
+        self.doubts.send_modify(|count| *count += 1);
+    }
+
+    /// Tells when it is found to be behind.
+    pub(crate) fn doubts(&self) -> watch::Receiver<u64> {
+        self.doubts.subscribe()
     }
 
     /// Tells of every change.
@@ -540,6 +563,7 @@ impl Follower {
     /// Follows the store until it is closed. A watch that fell behind begins again with a list, and so does one of a
     /// store that was set back to a backup.
     pub(crate) async fn run(mut self) -> Result<(), sealift_store::Error> {
+        let mut doubts = self.cache.doubts();
         loop {
             let Some(watch) = &mut self.watch else {
                 match self.list().await {
@@ -551,7 +575,14 @@ impl Follower {
                 }
                 continue;
             };
-            match watch.next().await {
+            let next = tokio::select! {
+                next = watch.next() => next,
+                Ok(()) = doubts.changed() => {
+                    self.watch = None;
+                    continue;
+                }
+            };
+            match next {
                 Ok(Some(batch)) => self.apply(&batch),
                 Ok(None) => return Ok(()),
                 Err(sealift_store::Error::Compacted { .. } | sealift_store::Error::FutureRevision { .. }) => {

@@ -194,7 +194,7 @@ impl Renewal {
                 break;
             }
             match tokio::time::timeout_at(until, self.store.keep_alive(self.lease)).await {
-                Ok(Ok(())) => {
+                Ok(Ok(_)) => {
                     until = self.certain_until(sent);
                     held.send_replace(Some(until));
                     next = sent + self.ttl / RENEWALS;

@@ -80,11 +80,12 @@ pub trait Store: Send + Sync + Debug {
     /// [`Error::InvalidTtl`] when `ttl` is zero or longer than [`MAX_TTL`].
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error>;
 
-    /// Gives the lease its whole time to live again. Nothing is written.
+    /// Gives the lease its whole time to live again. Nothing is written. Tells the newest revision that whoever did it
+    /// knows of: who has seen less has missed something.
     ///
     /// # Errors
     /// [`Error::LeaseNotFound`] when it is over, even if its keys are still about to be deleted.
-    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error>;
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Revision, Error>;
 
     /// Ends the lease and deletes its keys in one commit. A lease that is not there (any more) is no error.
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error>;

@@ -131,10 +131,15 @@ pub(super) async fn keep_alive(
     Path(id): Path<MachineId>,
     Json(body): Json<KeepAlive>,
 ) -> Result<StatusCode, Error> {
-    let (lease, _) = current_session(&inner, &id, &body.session)?;
+    let (lease, _) = session_now(&inner, &id, &body.session).await?;
     let lease = lease.ok_or_else(|| ended(&id))?;
     match inner.store.keep_alive(lease).await {
-        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Ok(newest) => {
+            if inner.cache.seen() < newest {
+                fresh(&inner).await?;
+            }
+            Ok(StatusCode::NO_CONTENT)
+        }
         Err(sealift_store::Error::LeaseNotFound(_)) => Err(ended(&id)),
         Err(error) => Err(error.into()),
     }
@@ -167,6 +172,32 @@ pub(super) async fn leave(
     }
 }
 
+/// Makes sure that what the cache shows is as new as the store: a server that was cut off from it would tell machines what
+/// was to run before. Where that cannot be had in time, the cache is read anew and nobody is told anything by the old one.
+async fn fresh(inner: &Inner) -> Result<(), Error> {
+    const LATE: &str = "this server is behind its store; ask another one";
+    match tokio::time::timeout(inner.machine_ttl / 3, inner.look_again()).await {
+        Ok(looked) => Ok(looked?),
+        Err(_) => {
+            inner.cache.doubt();
+            Err(Error::Busy(LATE))
+        }
+    }
+}
+
+/// As [`current_session`], and before a session is said to be over, what the cache shows is made sure of.
+async fn session_now(
+    inner: &Inner,
+    id: &MachineId,
+    session: &SessionId,
+) -> Result<(Option<LeaseId>, Revision), Error> {
+    if let Ok(known) = current_session(inner, id, session) {
+        return Ok(known);
+    }
+    fresh(inner).await?;
+    current_session(inner, id, session)
+}
+
 fn ended(id: &MachineId) -> Error {
     Error::Fenced(format!("this session of machine {} is over; begin a new one", id.short()))
 }
@@ -194,6 +225,8 @@ pub(super) async fn assignments(
     Path(id): Path<MachineId>,
     Query(of): Query<OfSession>,
 ) -> Result<Response, Error> {
+    // All that is to run is told at once: by what was to run before, machines would stop and start what is well.
+    fresh(&inner).await?;
     current_session(&inner, &id, &of.session)?;
     let (sender, receiver) = mpsc::channel(16);
     // Ends when the agent hangs up, the session ends or the server stops.
@@ -224,6 +257,7 @@ async fn tell_assignments(
     sender: mpsc::Sender<AssignmentEvent>,
 ) {
     let mut changes = inner.cache.changes_for(&id);
+    let mut doubts = inner.cache.doubts();
     let mut told: Option<Told> = None;
     loop {
         changes.mark_unchanged();
@@ -271,6 +305,8 @@ async fn tell_assignments(
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
+            // It is asked for again, of whoever is not behind.
+            _ = doubts.changed() => return,
             () = sender.closed() => return,
         }
     }
@@ -306,7 +342,7 @@ pub(super) async fn report(
     Json(body): Json<Statuses>,
 ) -> Result<StatusCode, Error> {
     loop {
-        let (_, presence) = current_session(&inner, &id, &body.session)?;
+        let (_, presence) = session_now(&inner, &id, &body.session).await?;
         match write_report(&inner, &id, &body, presence).await {
             Ok(()) => return Ok(StatusCode::NO_CONTENT),
             // Another placement, or the end of the session: looked at again.

@@ -106,7 +106,7 @@ impl Store for Gate {
         self.store.grant_lease(ttl).await
     }
 
-    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Revision, Error> {
         self.store.keep_alive(lease).await
     }
 

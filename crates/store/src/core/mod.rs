@@ -122,9 +122,9 @@ impl Core {
         self.ask(|answer| Request::Grant(ttl, answer)).await
     }
 
-    pub(crate) fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+    pub(crate) fn keep_alive(&self, lease: LeaseId) -> Result<Revision, Error> {
         let kept = self.shared.write().leases.keep_alive(lease, Instant::now());
-        if kept { Ok(()) } else { Err(Error::LeaseNotFound(lease)) }
+        if kept { Ok(self.shared.revision()) } else { Err(Error::LeaseNotFound(lease)) }
     }
 
     pub(crate) async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
@@ -215,7 +215,7 @@ macro_rules! store_by_core {
                 self.core.grant_lease(ttl).await
             }
 
-            async fn keep_alive(&self, lease: $crate::LeaseId) -> Result<(), $crate::Error> {
+            async fn keep_alive(&self, lease: $crate::LeaseId) -> Result<$crate::Revision, $crate::Error> {
                 self.core.keep_alive(lease)
             }
 

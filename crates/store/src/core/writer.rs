@@ -88,13 +88,17 @@ impl Writer {
         let mut group = Vec::with_capacity(GROUP);
         loop {
             let expiry = self.next_expiry();
+            let waits = expiry.map(|expiry| expiry.saturating_duration_since(Instant::now()));
+            // By a clock that no test moves: what is looked for is a process that did not run.
+            let begun = std::time::Instant::now();
             let closed = tokio::select! {
                 biased;
                 // First, so that a busy queue does not keep leases alive.
                 () = sleep_until(expiry) => false,
                 taken = self.requests.recv_many(&mut group, GROUP) => taken == 0,
             };
-            if closed || self.serve(&mut group).await.is_err() {
+            let frozen = waits.is_some_and(|waits| begun.elapsed() > waits + FROZEN);
+            if closed || self.serve(&mut group, frozen).await.is_err() {
                 return;
             }
         }
@@ -107,10 +111,9 @@ impl Writer {
 
     /// Decides, writes, shows and answers one group, along with the leases that have run out. Fails when the disk is
     /// lost for good.
-    async fn serve(&mut self, group: &mut Vec<Request>) -> Result<(), Error> {
+    async fn serve(&mut self, group: &mut Vec<Request>, frozen: bool) -> Result<(), Error> {
         let now = Instant::now();
-        let expiry = self.next_expiry().filter(|_| self.expiry_held_until.is_none());
-        if expiry.is_some_and(|expiry| expiry + FROZEN < now) {
+        if frozen && self.expiry_held_until.is_none() {
             tracing::warn!("this process did not run for a while; leases count from now");
             self.shared.write().leases.renew_all(now);
         }

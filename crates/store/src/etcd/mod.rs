@@ -264,14 +264,18 @@ impl Store for EtcdStore {
         Ok(LeaseId(to_u64(answer.id)))
     }
 
-    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Revision, Error> {
         let message = wire::LeaseRequest { id: to_i64(lease.0) };
         let answer: wire::LeaseResponse = self
             .client
             .call_stream(wire::LEASE_KEEP_ALIVE, message)
             .await
             .map_err(|error| failed("keep a lease alive in etcd", error))?;
-        if answer.ttl > 0 { Ok(()) } else { Err(Error::LeaseNotFound(lease)) }
+        if answer.ttl > 0 {
+            Ok(revision_of(answer.header.as_ref()))
+        } else {
+            Err(Error::LeaseNotFound(lease))
+        }
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {

@@ -262,6 +262,8 @@ pub(super) struct LeaseRequest {
 /// Of LeaseKeepAlive and LeaseTimeToLive alike.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct LeaseResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<ResponseHeader>,
     /// Seconds; 0 or less when there is no such lease.
     #[prost(int64, tag = "3")]
     pub(super) ttl: i64,

@@ -186,7 +186,7 @@ impl Store for CutOff {
         self.store.grant_lease(ttl).await
     }
 
-    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Revision, Error> {
         self.pass().await?;
         self.store.keep_alive(lease).await
     }

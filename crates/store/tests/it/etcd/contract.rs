@@ -57,7 +57,7 @@ impl Store for Forgetful {
         self.store.grant_lease(ttl).await
     }
 
-    async fn keep_alive(&self, lease: LeaseId) -> Result<(), Error> {
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Revision, Error> {
         self.store.keep_alive(lease).await
     }
 
