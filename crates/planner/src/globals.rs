@@ -119,6 +119,19 @@ pub(crate) fn running(
             kept.push(number);
         }
     }
+    // One that found no room keeps away none that it conflicts with.
+    let among = |one: &Party<'_>, numbers: &[usize]| {
+        numbers.iter().any(|number| globals.get(*number).is_some_and(|other| one.conflicts_with(other)))
+    };
+    for (number, global) in globals.iter().enumerate().filter(|(number, _)| !running.contains(number)) {
+        let free = own_terms(global.asks, ground).is_none()
+            && !placed.iter().any(|other| global.conflicts_with(other))
+            && !among(global, &kept);
+        if free && covers(ground.limit.free(plus(used, stopping)), asks(&number)) {
+            used = plus(used, asks(&number));
+            kept.push(number);
+        }
+    }
     kept.sort_unstable();
     kept
 }

@@ -163,6 +163,16 @@ fn a_drained_machine_becomes_empty() {
 }
 
 #[test]
+fn a_global_unit_without_room_keeps_no_other_away() {
+    let world = World::of(1)
+        .sized(1, 1, 0, "")
+        .unit("a.service", "Global=yes Memory=3 Conflicts=b.service")
+        .unit("b.service", "Global=yes");
+    let on = sealift_planner::units_by_machine(&world.0).remove(&machine_id(1)).unwrap();
+    assert_eq!(on.into_iter().collect::<Vec<_>>(), [name("b.service")]);
+}
+
+#[test]
 fn a_machine_that_shuts_down_is_left_while_it_is_still_there() {
     let mut world = World::of(2).unit("a.service", "").placed("a.service", 1).status(1, "a.service");
     world.0.machines.get_mut(&machine_id(1)).unwrap().1.as_mut().unwrap().leaving = true;
